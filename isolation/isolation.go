@@ -1,0 +1,91 @@
+// Package isolation thinks about what one instance's container is granted: it
+// turns a lease into steps. Its sub-packages touch containerd, cgroups, device
+// programs and /proc.
+package isolation
+
+import (
+	"time"
+
+	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/drivers/gpu"
+)
+
+// IDRange is a tenant's own range of host uids and gids; container id 0 is
+// Start. Size is always 65,536.
+type IDRange struct {
+	Start uint32 `json:"start"`
+	Size  uint32 `json:"size"`
+}
+
+// Want is what an instance's container should be.
+type Want string
+
+// The wanted states.
+const (
+	WantRunning Want = "running"
+	WantStopped Want = "stopped" // container and disk stay, no task
+	WantAbsent  Want = "absent"  // nothing stays
+)
+
+// Lease is everything that decides one instance's container, as plain data and
+// without secrets: Env values that come from a secret are references, resolved
+// by the Secrets port when the container is made.
+type Lease struct {
+	UID        spec.UID `json:"uid"`
+	Tenant     string   `json:"tenant"`
+	Name       string   `json:"name"` // also the hostname
+	Generation uint64   `json:"generation"`
+	Want       Want     `json:"want"`
+	IDs        IDRange  `json:"ids"`
+
+	Image      string                   `json:"image"`
+	PullPolicy string                   `json:"pullPolicy"`
+	PullSecret string                   `json:"pullSecret,omitempty"`
+	Command    []string                 `json:"command,omitempty"` // empty: the image's own entrypoint
+	Env        map[string]spec.EnvValue `json:"env,omitempty"`
+	User       string                   `json:"user,omitempty"` // "uid[:gid]"; empty: the image's
+
+	Limits    Limits        `json:"limits"`
+	StopGrace time.Duration `json:"stopGrace"`
+	GPUs      []Device      `json:"gpus,omitempty"`
+	// Nameserver is the resolver written to /etc/resolv.conf, "" for none.
+	Nameserver string `json:"nameserver,omitempty"`
+	// RestartToken differs when the operator asked for a restart.
+	RestartToken string `json:"restartToken,omitempty"`
+}
+
+// Limits of one instance. Zero is unlimited only where the plan says why
+// (a controller this machine lacks).
+type Limits struct {
+	CPU    spec.CPU   `json:"cpu"`
+	Memory spec.Bytes `json:"memory"`
+	Pids   int64      `json:"pids"`
+	Shm    spec.Bytes `json:"shm"`
+	CPUSet string     `json:"cpuSet,omitempty"` // CPUs local to the GPUs, "" for any
+}
+
+// Device is one GPU node an instance may open.
+type Device struct {
+	UUID  gpu.UUID `json:"uuid"`
+	Minor uint32   `json:"minor"` // container sees /dev/nvidia<Minor>, major 195
+}
+
+// NVIDIA's fixed device numbers.
+const (
+	MajorNVIDIA  = 195
+	MinorControl = 255 // nvidiactl
+)
+
+// Paths are where one host's isolation keeps its things; all derive from the
+// agent's root.
+type Paths struct {
+	Nodes       string // tmpfs, private: <nodes>/<uid>/nvidia0 …
+	Netns       string // pins: <netns>/<uid>
+	IO          string // FIFOs of tasks: <io>/<uid>/
+	Logs        string // <logs>/<uid>/
+	DriverTree  string // mounted read-only at /usr/local/nvidia
+	Etc         string // resolv.conf, hosts and hostname of each instance
+	CgroupRoot  string // below the v2 mount: "/gpuhost-<hostid>"
+	CgroupMount string // where cgroup v2 is mounted: "/sys/fs/cgroup"
+	Warden      string // the warden binary
+}
