@@ -4,6 +4,8 @@
 package isolation
 
 import (
+	"path"
+	"strconv"
 	"time"
 
 	"github.com/gpuhost/gpuhost/agent/spec"
@@ -24,6 +26,7 @@ type Want string
 const (
 	WantRunning Want = "running"
 	WantStopped Want = "stopped" // container and disk stay, no task
+	WantFenced  Want = "fenced"  // a running task stays, with every device denied
 	WantAbsent  Want = "absent"  // nothing stays
 )
 
@@ -88,4 +91,52 @@ type Paths struct {
 	CgroupRoot  string // below the v2 mount: "/gpuhost-<hostid>"
 	CgroupMount string // where cgroup v2 is mounted: "/sys/fs/cgroup"
 	Warden      string // the warden binary
+}
+
+// Cgroup is the instance's parent cgroup below the v2 mount: "/gpuhost-1f…/<uid>".
+func (p Paths) Cgroup(uid spec.UID) string { return path.Join(p.CgroupRoot, string(uid)) }
+
+// TaskCgroup is the leaf below [Paths.Cgroup] that runc makes for the task.
+func (p Paths) TaskCgroup(uid spec.UID) string { return path.Join(p.Cgroup(uid), "task") }
+
+// CgroupDir is the parent cgroup's folder in the file system.
+func (p Paths) CgroupDir(uid spec.UID) string { return path.Join(p.CgroupMount, p.Cgroup(uid)) }
+
+// NodeDir is the folder of the instance's private device nodes.
+func (p Paths) NodeDir(uid spec.UID) string { return path.Join(p.Nodes, string(uid)) }
+
+// Pin is where the task's network namespace is bound.
+func (p Paths) Pin(uid spec.UID) string { return path.Join(p.Netns, string(uid)) }
+
+// IODir is the folder of the task's FIFOs, which are named [Stdout] and [Stderr].
+func (p Paths) IODir(uid spec.UID) string { return path.Join(p.IO, string(uid)) }
+
+// LogDir is the folder of the instance's logs.
+func (p Paths) LogDir(uid spec.UID) string { return path.Join(p.Logs, string(uid)) }
+
+// EtcDir is the folder of the instance's hosts, hostname and resolv.conf.
+func (p Paths) EtcDir(uid spec.UID) string { return path.Join(p.Etc, string(uid)) }
+
+// Names of the FIFOs in [Paths.IODir]. Standard input of a task is empty.
+const (
+	Stdout = "stdout"
+	Stderr = "stderr"
+)
+
+// Grant lists the device nodes a lease lets its container open, in a fixed
+// order: none without a GPU, else nvidiactl, nvidia-uvm and each GPU's own.
+// uvmMajor is nvidia-uvm's dynamic major of /proc/devices, 0 where no such
+// driver is loaded. Nothing else is ever granted (D5).
+func Grant(lease Lease, uvmMajor uint32) []Node {
+	if len(lease.GPUs) == 0 {
+		return nil
+	}
+	nodes := []Node{{Name: "nvidiactl", Major: MajorNVIDIA, Minor: MinorControl}}
+	if uvmMajor != 0 {
+		nodes = append(nodes, Node{Name: "nvidia-uvm", Major: uvmMajor})
+	}
+	for _, d := range lease.GPUs {
+		nodes = append(nodes, Node{Name: "nvidia" + strconv.FormatUint(uint64(d.Minor), 10), Major: MajorNVIDIA, Minor: d.Minor})
+	}
+	return nodes
 }
