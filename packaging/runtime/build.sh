@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Builds upstream's containerd, its shim and runc, unmodified, into one folder:
+#
+#   packaging/runtime/build.sh DIR
+#
+# Each project is a module of its own here, so that version selection cannot
+# move its dependencies: what is built is what upstream tested. A stamp of
+# everything that decides the result (module files, this script, the Go
+# version) makes a second call free.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+out=${1:?usage: build.sh DIR}
+go=${GO:-go}
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+
+# Plugins that only a Kubernetes node or another snapshotter needs.
+containerd_tags=no_cri,no_btrfs,no_devmapper,no_zfs,no_tracing
+containerd_module=github.com/containerd/containerd/v2
+# libpathrs, upstream's other tag, needs Rust.
+runc_tags=seccomp,netgo,osusergo
+runc_module=github.com/opencontainers/runc
+
+export GOWORK=off GOFLAGS=-mod=readonly
+
+stamp() { (cd "$here" && "$go" version && cat build.sh ./*/go.mod ./*/go.sum) | sha256sum; }
+
+# upstream_version MODULE: the version the module in the current folder requires.
+upstream_version() { "$go" list -m -f '{{.Version}}' "$1"; }
+
+build_containerd() {
+	cd "$here/containerd"
+	local version
+	version=$(upstream_version "$containerd_module")
+	CGO_ENABLED=0 "$go" build -trimpath -tags "$containerd_tags" \
+		-ldflags "-s -w -X $containerd_module/version.Version=$version" -o "$out/" \
+		"$containerd_module/cmd/containerd" "$containerd_module/cmd/containerd-shim-runc-v2"
+}
+
+# runc starts as C before Go's runtime does, hence cgo; a static-pie needs
+# nothing of the host, not even its C library.
+build_runc() {
+	cd "$here/runc"
+	CGO_ENABLED=1 "$go" build -trimpath -buildmode=pie -tags "$runc_tags" \
+		-ldflags '-s -w -linkmode external -extldflags -static-pie' -o "$out/runc" "$runc_module"
+}
+
+want=$(stamp)
+if [[ -f $out/.stamp && $(<"$out/.stamp") == "$want" ]]; then
+	exit 0
+fi
+rm -f "$out/.stamp"
+echo "building containerd, its shim and runc (about two minutes, once)" >&2
+(build_containerd)
+(build_runc)
+echo "$want" >"$out/.stamp"
