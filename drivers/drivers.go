@@ -4,7 +4,6 @@
 package drivers
 
 import (
-	"context"
 	"time"
 
 	"github.com/gpuhost/gpuhost/agent/spec"
@@ -36,25 +35,30 @@ type Entry struct {
 	Reason string    `json:"reason,omitempty"` // why it is in this state
 	BootID string    `json:"bootId"`           // the boot in which the entry was written
 	Since  time.Time `json:"since"`
+	// Attempts counts what went wrong in the hand-over this entry is in.
+	Attempts Attempts `json:"attempts,omitzero"`
+	// Facts are what the GPU was when it was last proved clean, nil before the
+	// first time. Verification compares with them.
+	Facts *Facts `json:"facts,omitempty"`
 }
 
-// Ledger persists entries. Transition is atomic and fsynced: every change's
-// From must still be the present state (a missing entry counts as Free), else
-// nothing is written and a conflict fault comes back. It refuses a change the
-// state machine does not allow.
-type Ledger interface {
-	Entries(ctx context.Context) (map[gpu.UUID]Entry, error)
-	Transition(ctx context.Context, changes []Change) error
+// Attempts are the failed proofs of one hand-over, by what failed.
+type Attempts struct {
+	Held   int       `json:"held,omitempty"`   // somebody still had the GPU open
+	Failed int       `json:"failed,omitempty"` // the GPU was not what it should be
+	Since  time.Time `json:"since,omitzero"`   // the first of them
+}
+
+// Facts are what must be the same in a GPU before and after a tenant.
+type Facts struct {
+	Model       string `json:"model"`
+	Serial      string `json:"serial"`
+	VBIOS       string `json:"vbios"`
+	MemoryBytes uint64 `json:"memoryBytes"`
 }
 
 // Change is one compare-and-swap in the ledger.
 type Change struct {
 	From State `json:"from"`
 	To   Entry `json:"to"`
-}
-
-// NVML is what the helper process answers, each call under a deadline.
-type NVML interface {
-	Inventory(ctx context.Context) (gpu.Inventory, error)
-	Samples(ctx context.Context) ([]gpu.Sample, error)
 }

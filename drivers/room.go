@@ -1,0 +1,131 @@
+package drivers
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/agent/plan"
+	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/drivers/gpu"
+)
+
+// Deps is what the room needs of the world.
+type Deps struct {
+	NVML    NVML
+	Ledger  Ledger
+	Holders Holders
+	Now     func() time.Time
+	BootID  string // /proc/sys/kernel/random/boot_id
+	Log     *slog.Logger
+}
+
+// Room observes GPUs and their ledger, and applies steps of [PlanInstance] and
+// [PlanHandover]. It holds no state: any number may work on one ledger.
+type Room struct{ deps Deps }
+
+// New makes the room. A nil Log is silence, a nil Now is the clock.
+func New(deps Deps) *Room {
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
+	if deps.Log == nil {
+		deps.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Room{deps: deps}
+}
+
+// Observe reads inventory and ledger; it changes nothing.
+func (r *Room) Observe(ctx context.Context) (Have, error) {
+	inventory, err := r.deps.NVML.Inventory(ctx)
+	if err != nil {
+		return Have{}, fault.Wrap(fault.Temporary, "read GPU inventory", err)
+	}
+	entries, err := r.deps.Ledger.Entries(ctx)
+	if err != nil {
+		return Have{}, fault.Wrap(fault.Internal, "read GPU ledger", err)
+	}
+	return Have{Inventory: inventory, Entries: entries, BootID: r.deps.BootID}, nil
+}
+
+// Apply makes one change. Applied twice it is as if applied once.
+func (r *Room) Apply(ctx context.Context, s plan.Step, _ plan.Report) error {
+	var err error
+	switch s.Verb {
+	case VerbReserve, VerbAssign:
+		err = r.applyGrant(ctx, s)
+	case VerbDrain, VerbScrub, VerbVerify, VerbFree, VerbQuarantine, VerbRelease:
+		err = r.applyHandover(ctx, s)
+	default:
+		return fault.New(fault.Internal, string(s.ID), "drivers have no verb %q", s.Verb)
+	}
+	return fault.Wrap(fault.Internal, s.Verb+" "+s.Title, err)
+}
+
+func (r *Room) applyGrant(ctx context.Context, s plan.Step) error {
+	args, err := plan.ArgsAs[GrantArgs](s)
+	if err != nil {
+		return err
+	}
+	entries, err := r.deps.Ledger.Entries(ctx)
+	if err != nil {
+		return err
+	}
+	from, to := Free, Reserved
+	if s.Verb == VerbAssign {
+		from, to = Reserved, Assigned
+	}
+	var changes []Change
+	for _, id := range args.GPUs {
+		e := entries[id]
+		if s.Verb == VerbReserve && holds(e, args.Instance) || e.State == Assigned && e.Owner == args.Instance {
+			continue
+		}
+		if err := r.grantable(id, e, from, args.Instance); err != nil {
+			return err
+		}
+		changes = append(changes, Change{From: from, To: r.granted(e, to, args, s.Why)})
+	}
+	return r.write(ctx, changes)
+}
+
+// grantable refuses a GPU that another start took since the plan was made, and
+// one that this boot has not proved.
+func (r *Room) grantable(id gpu.UUID, e Entry, from State, instance spec.UID) error {
+	mine := from == Free || e.Owner == instance
+	if e.State == from && e.BootID == r.deps.BootID && mine {
+		return nil
+	}
+	return fault.New(fault.Temporary, string(id), "it is %s by now", describe(e))
+}
+
+func describe(e Entry) string {
+	switch {
+	case e.State == "":
+		return "not proved clean"
+	case e.Owner == "":
+		return string(e.State)
+	default:
+		return string(e.State) + " for " + e.Tenant + "/" + e.Name
+	}
+}
+
+func (r *Room) granted(e Entry, to State, args GrantArgs, why string) Entry {
+	e.State, e.Reason, e.Since = to, why, r.deps.Now().UTC()
+	e.Owner, e.Tenant, e.Name = args.Instance, args.Tenant, args.Name
+	return e
+}
+
+// write transitions; that somebody else was first is no lasting conflict, the
+// next plan sees what they did.
+func (r *Room) write(ctx context.Context, changes []Change) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	err := r.deps.Ledger.Transition(ctx, changes)
+	if fault.Is(err, fault.Conflict) {
+		return &fault.Error{Kind: fault.Temporary, What: "write GPU ledger", Err: err}
+	}
+	return err
+}
