@@ -1,0 +1,203 @@
+package spec
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/gpuhost/gpuhost/agent/fault"
+)
+
+// Both notations become yaml.Node trees, because a node knows its line and
+// column. JSON has a reader of its own: it is not quite a subset of YAML 1.1
+// (surrogate pairs in escapes), and the API speaks it all day.
+
+// maxDepth bounds nesting before any recursion over the tree. The deepest
+// resource needs ten.
+const maxDepth = 32
+
+// parseNodes gives the root nodes of all documents in text.
+func parseNodes(name string, text []byte) ([]*yaml.Node, error) {
+	if !utf8.Valid(text) {
+		line, column := positionOf(text, invalidOffset(text))
+		return nil, positioned(name, line, column, "is not UTF-8")
+	}
+	if trimmed := bytes.TrimSpace(text); len(trimmed) > 0 && (trimmed[0] == '{' || trimmed[0] == '[') {
+		if nodes, err := parseJSON(name, text); err == nil || strings.HasSuffix(name, ".json") {
+			return nodes, err
+		}
+	}
+	return parseYAML(name, text)
+}
+
+func parseYAML(name string, text []byte) ([]*yaml.Node, error) {
+	var roots []*yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	for {
+		var document yaml.Node
+		switch err := decoder.Decode(&document); {
+		case errors.Is(err, io.EOF):
+			return roots, nil
+		case err != nil:
+			return nil, yamlProblem(name, err)
+		}
+		if root := document.Content[0]; !isNull(root) {
+			roots = append(roots, root)
+		}
+	}
+}
+
+// yamlProblem moves the library's "line N" to where every other error has it.
+// The library knows no column for syntax errors.
+func yamlProblem(name string, err error) error {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	line := 1
+	if match := regexp.MustCompile(`^line (\d+): `).FindStringSubmatch(text); match != nil {
+		line, _ = strconv.Atoi(match[1])
+		text = strings.TrimPrefix(text, match[0])
+	}
+	return positioned(name, line, 1, "syntax: %s", text)
+}
+
+func positioned(name string, line, column int, format string, args ...any) *fault.Error {
+	return fault.New(fault.Invalid, fmt.Sprintf("%s:%d:%d", name, line, column), format, args...)
+}
+
+// invalidOffset finds the first byte that is not part of valid UTF-8.
+func invalidOffset(text []byte) int {
+	for i := 0; i < len(text); {
+		r, size := utf8.DecodeRune(text[i:])
+		if r == utf8.RuneError && size <= 1 {
+			return i
+		}
+		i += size
+	}
+	return len(text)
+}
+
+// positionOf counts lines and columns (in characters) from 1, as YAML does.
+func positionOf(text []byte, offset int) (line, column int) {
+	before := text[:min(offset, len(text))]
+	start := bytes.LastIndexByte(before, '\n') + 1
+	return bytes.Count(before, []byte{'\n'}) + 1, utf8.RuneCount(before[start:]) + 1
+}
+
+func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }
+
+// jsonReader builds nodes from JSON tokens.
+type jsonReader struct {
+	name    string
+	text    []byte
+	decoder *json.Decoder
+	// line and lineStart follow the reading position, so that finding a
+	// position costs the distance from the last and not from the start.
+	line, lineStart, seen int
+}
+
+// parseJSON reads one or more JSON values that follow each other.
+func parseJSON(name string, text []byte) ([]*yaml.Node, error) {
+	r := &jsonReader{name: name, text: text, decoder: json.NewDecoder(bytes.NewReader(text)), line: 1}
+	r.decoder.UseNumber()
+	var roots []*yaml.Node
+	for {
+		node, err := r.value(0)
+		switch {
+		case errors.Is(err, io.EOF):
+			return roots, nil
+		case err != nil:
+			return nil, r.problem(err)
+		}
+		roots = append(roots, node)
+	}
+}
+
+func (r *jsonReader) problem(err error) error {
+	var known *fault.Error
+	if errors.As(err, &known) {
+		return err
+	}
+	offset := int(r.decoder.InputOffset())
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		offset = max(offset, int(syntax.Offset)-1)
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		offset = len(r.text)
+	}
+	line, column := positionOf(r.text, offset)
+	return positioned(r.name, line, column, "syntax: %w", err)
+}
+
+func (r *jsonReader) value(depth int) (*yaml.Node, error) {
+	node := r.node()
+	token, err := r.decoder.Token()
+	if err != nil {
+		return nil, unexpectedEOF(err, depth)
+	}
+	switch token := token.(type) {
+	case json.Delim:
+		return r.collection(node, token, depth+1)
+	case string:
+		node.Tag, node.Value, node.Style = "!!str", token, yaml.DoubleQuotedStyle
+	case json.Number:
+		node.Tag, node.Value = "!!int", token.String()
+		if strings.ContainsAny(node.Value, ".eE") {
+			node.Tag = "!!float"
+		}
+	case bool:
+		node.Tag, node.Value = "!!bool", strconv.FormatBool(token)
+	default:
+		node.Tag, node.Value = "!!null", "null"
+	}
+	return node, nil
+}
+
+func (r *jsonReader) collection(node *yaml.Node, opened json.Delim, depth int) (*yaml.Node, error) {
+	if depth > maxDepth {
+		return nil, positioned(r.name, node.Line, node.Column, "is nested more than %d deep", maxDepth)
+	}
+	node.Kind, node.Tag = yaml.SequenceNode, "!!seq"
+	if opened == '{' {
+		node.Kind, node.Tag = yaml.MappingNode, "!!map"
+	}
+	for r.decoder.More() {
+		child, err := r.value(depth)
+		if err != nil {
+			return nil, err
+		}
+		node.Content = append(node.Content, child)
+	}
+	_, err := r.decoder.Token()
+	return node, unexpectedEOF(err, depth)
+}
+
+// unexpectedEOF tells the end inside a value from the end after the last one.
+func unexpectedEOF(err error, depth int) error {
+	if depth > 0 && errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// node starts a scalar node at the place where the next token begins.
+func (r *jsonReader) node() *yaml.Node {
+	offset := int(r.decoder.InputOffset())
+	for offset < len(r.text) && strings.IndexByte(" \t\r\n,:", r.text[offset]) >= 0 {
+		offset++
+	}
+	for ; r.seen < offset; r.seen++ {
+		if r.text[r.seen] == '\n' {
+			r.line, r.lineStart = r.line+1, r.seen+1
+		}
+	}
+	column := utf8.RuneCount(r.text[r.lineStart:offset]) + 1
+	return &yaml.Node{Kind: yaml.ScalarNode, Line: r.line, Column: column}
+}
