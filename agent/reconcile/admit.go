@@ -1,0 +1,242 @@
+package reconcile
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/drivers"
+	"github.com/gpuhost/gpuhost/drivers/gpu"
+)
+
+// Admission is what must be known about the host to say yes to objects. It is
+// plain data, so that the same answer is given for a plan and for an apply.
+type Admission struct {
+	CPUs    spec.CPU
+	Memory  spec.Bytes
+	GPUs    gpu.Inventory
+	Entries map[gpu.UUID]drivers.Entry
+}
+
+// Small defaults of an instance without GPUs.
+const (
+	smallCPUs   spec.CPU   = 1000
+	smallMemory spec.Bytes = 512 << 20
+	smallPids              = 1024
+	sharePids              = 4096 // for each GPU
+	smallShm    spec.Bytes = 64 << 20
+)
+
+// Complete fills in an instance's omitted resources: the host's share by GPUs
+// held, else a small default. What is written stays.
+func (a Admission) Complete(in *spec.InstanceSpec, host *spec.HostSpec) {
+	r := &in.Resources
+	n, all := in.GPUs.Count, len(a.GPUs.Devices)
+	if n == 0 || all == 0 {
+		r.CPUs = cmp.Or(r.CPUs, min(smallCPUs, a.CPUs))
+		r.Memory = cmp.Or(r.Memory, smallMemory)
+		r.Pids = cmp.Or(r.Pids, smallPids)
+		r.Shm = cmp.Or(r.Shm, min(smallShm, r.Memory/2))
+		return
+	}
+	cpus, memory := a.capacity(host)
+	r.CPUs = cmp.Or(r.CPUs, max(cpus*spec.CPU(n)/spec.CPU(all), 1))
+	r.Memory = cmp.Or(r.Memory, memory/spec.Bytes(all)*spec.Bytes(n))
+	r.Pids = cmp.Or(r.Pids, int64(sharePids*n))
+	r.Shm = cmp.Or(r.Shm, r.Memory/8)
+}
+
+// capacity is what instances may be promised: the host without its reserve.
+func (a Admission) capacity(host *spec.HostSpec) (spec.CPU, spec.Bytes) {
+	factor := cmp.Or(host.Overcommit.CPU, 1)
+	cpus := spec.CPU(float64(max(a.CPUs-host.Reserved.CPUs, 0)) * factor)
+	return cpus, max(a.Memory-host.Reserved.Memory, 0)
+}
+
+// Check says whether the whole desired set fits: the references and rules of
+// spec, then quotas, then the host. before is the set that is in force: whatever
+// it already promised is never refused again.
+func (a Admission) Check(before, after []*spec.Object) error {
+	if err := spec.ValidateSet(after); err != nil {
+		return err
+	}
+	if err := checkQuotas(after); err != nil {
+		return err
+	}
+	changed := newcomers(before, after)
+	if len(changed) == 0 {
+		return nil
+	}
+	if err := a.checkCapacity(after, changed); err != nil {
+		return err
+	}
+	return a.checkGPUs(after)
+}
+
+// demand is what instances ask for together.
+type demand struct {
+	instances int
+	gpus      int
+	cpus      spec.CPU
+	memory    spec.Bytes
+}
+
+func (d demand) plus(in *spec.InstanceSpec) demand {
+	d.instances++
+	if in.State == spec.StateStopped {
+		return d
+	}
+	d.gpus += in.GPUs.Count
+	d.cpus += in.Resources.CPUs
+	d.memory += in.Resources.Memory
+	return d
+}
+
+// live lists the instances that are not on their way out.
+func live(objects []*spec.Object) []*spec.Object {
+	var out []*spec.Object
+	for _, o := range objects {
+		if o.Kind == spec.KindInstance && o.Metadata.DeletedAt == nil {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+func instanceOf(o *spec.Object) *spec.InstanceSpec { return o.Spec.(*spec.InstanceSpec) }
+
+func checkQuotas(after []*spec.Object) error {
+	used := make(map[string]demand)
+	for _, o := range live(after) {
+		used[o.Metadata.Tenant] = used[o.Metadata.Tenant].plus(instanceOf(o))
+	}
+	for _, o := range after {
+		if o.Kind != spec.KindTenant {
+			continue
+		}
+		if err := withinQuota(o.Metadata.Name, o.Spec.(*spec.TenantSpec).Quota, used[o.Metadata.Name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func withinQuota(tenant string, q spec.QuotaSpec, d demand) error {
+	over := func(what, quota, wanted any) error {
+		return fault.New(fault.Exhausted, "admit instances of tenant "+tenant,
+			"the quota is %v %v and %v would be used", quota, what, wanted).
+			WithHint("gpuhost describe tenant %s", tenant)
+	}
+	switch {
+	case q.Instances != nil && d.instances > *q.Instances:
+		return over("instances", *q.Instances, d.instances)
+	case q.GPUs != nil && d.gpus > *q.GPUs:
+		return over("GPUs", *q.GPUs, d.gpus)
+	case q.CPUs != nil && d.cpus > *q.CPUs:
+		return over("CPUs", *q.CPUs, d.cpus)
+	case q.Memory != nil && d.memory > *q.Memory:
+		return over("of memory", *q.Memory, d.memory)
+	}
+	return nil
+}
+
+// newcomers are the instances of after that ask for more than before promised
+// them.
+func newcomers(before, after []*spec.Object) []*spec.Object {
+	had := make(map[spec.Ref]demand)
+	for _, o := range live(before) {
+		had[o.Ref()] = demand{}.plus(instanceOf(o))
+	}
+	var out []*spec.Object
+	for _, o := range live(after) {
+		was, now := had[o.Ref()], demand{}.plus(instanceOf(o))
+		if now.cpus > was.cpus || now.memory > was.memory || now.gpus > was.gpus {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+// hostOf finds the operator's Host object; its defaults when there is none.
+func hostOf(objects []*spec.Object) *spec.HostSpec {
+	for _, o := range objects {
+		if o.Kind == spec.KindHost {
+			return o.Spec.(*spec.HostSpec)
+		}
+	}
+	return &spec.HostSpec{}
+}
+
+func (a Admission) checkCapacity(after, changed []*spec.Object) error {
+	cpus, memory := a.capacity(hostOf(after))
+	var all demand
+	for _, o := range live(after) {
+		all = all.plus(instanceOf(o))
+	}
+	if all.memory > memory {
+		return short(changed, "memory", memory, all.memory-memory)
+	}
+	if all.cpus > cpus {
+		return short(changed, "CPUs", cpus, all.cpus-cpus)
+	}
+	return nil
+}
+
+func short(changed []*spec.Object, what string, has, missing fmt.Stringer) error {
+	return fault.New(fault.Exhausted, "admit "+changed[0].Ref().String(),
+		"the host gives instances %v of %s and %v are missing", has, what, missing).
+		WithHint("gpuhost status; stop an instance or ask for less")
+}
+
+// checkGPUs tries to give every running instance its GPUs on a copy of the ledger.
+func (a Admission) checkGPUs(after []*spec.Object) error {
+	entries := maps.Clone(a.Entries)
+	if entries == nil {
+		entries = make(map[gpu.UUID]drivers.Entry)
+	}
+	for _, o := range holdersFirst(live(after), entries) {
+		in := instanceOf(o)
+		if in.State == spec.StateStopped || in.GPUs.Count == 0 {
+			continue
+		}
+		pick, err := drivers.Allocate(a.GPUs, entries, requestOf(o, decision{want: "running"}))
+		if err != nil {
+			return fault.Wrap(fault.Exhausted, "admit "+o.Ref().String(), err)
+		}
+		for _, d := range pick.GPUs {
+			entries[d.UUID] = drivers.Entry{
+				GPU: d.UUID, State: drivers.Assigned, Owner: ownerOf(o), Tenant: o.Metadata.Tenant, Name: o.Metadata.Name,
+			}
+		}
+	}
+	return nil
+}
+
+// ownerOf stands in for the uid of an object that is not stored yet.
+func ownerOf(o *spec.Object) spec.UID {
+	return cmp.Or(o.Metadata.UID, spec.UID("new:"+o.Metadata.Tenant+"/"+o.Metadata.Name))
+}
+
+// holdersFirst orders instances so that those that hold GPUs keep them before
+// others choose.
+func holdersFirst(instances []*spec.Object, entries map[gpu.UUID]drivers.Entry) []*spec.Object {
+	holds := make(map[spec.UID]bool)
+	for _, e := range entries {
+		holds[e.Owner] = true
+	}
+	out := slices.Clone(instances)
+	slices.SortStableFunc(out, func(x, y *spec.Object) int {
+		switch hx, hy := holds[x.Metadata.UID], holds[y.Metadata.UID]; {
+		case hx == hy:
+			return 0
+		case hx:
+			return -1
+		default:
+			return 1
+		}
+	})
+	return out
+}

@@ -1,0 +1,233 @@
+package reconcile
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/agent/plan"
+	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/agent/store"
+)
+
+// changes follows the changes under way, one an object at most: a newer one
+// supersedes the older. Steps and progress live in memory and are told to
+// followers at once; the store gets a change when it begins and when it ends.
+type changes struct {
+	store *store.Store
+	now   func() time.Time
+
+	mu    sync.Mutex
+	open  map[spec.UID]*store.Change
+	waits map[string][]chan struct{} // closed at the next move of a change
+}
+
+func newChanges(s *store.Store, now func() time.Time) *changes {
+	return &changes{store: s, now: now, open: make(map[spec.UID]*store.Change), waits: make(map[string][]chan struct{})}
+}
+
+// interrupted ends what an earlier agent left open: the loop begins anew and
+// records its own.
+func (c *changes) interrupted() error {
+	old, err := c.store.Changes(0)
+	if err != nil {
+		return err
+	}
+	for _, ch := range old {
+		if ch.State != store.ChangeRunning {
+			continue
+		}
+		ch.State, ch.Error = store.ChangeFailed, "the agent was restarted while this was under way; the work itself goes on"
+		if err := c.store.PutChange(ch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// begin opens a change of an object and returns its id.
+func (c *changes) begin(o *spec.Object, verb, actor string) (string, error) {
+	ch := &store.Change{
+		ID: string(spec.NewUID()), At: c.now(), Actor: actor, Object: o.Ref(), Verb: verb, State: store.ChangeRunning,
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if old := c.open[o.Metadata.UID]; old != nil {
+		old.State = store.ChangeSuperseded
+		if err := c.endLocked(o.Metadata.UID, old); err != nil {
+			return "", err
+		}
+	}
+	c.open[o.Metadata.UID] = ch
+	return ch.ID, c.store.PutChange(snapshot(ch))
+}
+
+func (c *changes) endLocked(uid spec.UID, ch *store.Change) error {
+	delete(c.open, uid)
+	c.movedLocked(ch.ID)
+	return c.store.PutChange(snapshot(ch))
+}
+
+func (c *changes) movedLocked(id string) {
+	for _, w := range c.waits[id] {
+		close(w)
+	}
+	delete(c.waits, id)
+}
+
+func snapshot(ch *store.Change) store.Change {
+	out := *ch
+	out.Steps = slices.Clone(ch.Steps)
+	return out
+}
+
+// get gives a change as it is now, and a channel that is closed when it moves.
+func (c *changes) get(id string) (store.Change, <-chan struct{}, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, ch := range c.open {
+		if ch.ID == id {
+			moved := make(chan struct{})
+			c.waits[id] = append(c.waits[id], moved)
+			return snapshot(ch), moved, nil
+		}
+	}
+	ch, err := c.store.Change(id)
+	return ch, nil, err
+}
+
+// Change gives one change, open or ended.
+func (l *Loop) Change(id string) (store.Change, error) {
+	ch, _, err := l.changes.get(id)
+	return ch, err
+}
+
+// FollowChange calls each with the change as it is and at every move, until it
+// has ended, each fails or ctx is done.
+func (l *Loop) FollowChange(ctx context.Context, id string, each func(store.Change) error) error {
+	for {
+		ch, moved, err := l.changes.get(id)
+		if err != nil {
+			return err
+		}
+		if err := each(ch); err != nil || ch.State.Ended() {
+			return err
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// recorder writes what a lane does to an object into its open change. Without
+// one it opens its own at the first step, in the agent's name.
+type recorder struct {
+	changes *changes
+	object  *spec.Object // nil: nothing is recorded
+	verb    string
+}
+
+func (c *changes) recorder(o *spec.Object) *recorder {
+	return &recorder{changes: c, object: o, verb: "converge"}
+}
+
+// silent records nothing: for lanes without an object a person would ask about.
+func (c *changes) silent() *recorder { return &recorder{changes: c} }
+
+func (r *recorder) planned(p plan.Plan) {
+	if r.object == nil || p.Empty() {
+		return
+	}
+	r.ensure()
+	r.edit(func(ch *store.Change) {
+		for _, s := range p.Steps {
+			if find(ch, s.ID) == nil {
+				ch.Steps = append(ch.Steps, store.ChangeStep{ID: string(s.ID), Title: s.Verb + " " + s.Title, Why: s.Why, State: store.ChangePending})
+			}
+		}
+	})
+}
+
+func (r *recorder) ensure() {
+	r.changes.mu.Lock()
+	open := r.changes.open[r.object.Metadata.UID] != nil
+	r.changes.mu.Unlock()
+	if open {
+		return
+	}
+	// A change that cannot be written down (the disk is full) must not keep the
+	// host from converging.
+	_, _ = r.changes.begin(r.object, r.verb, "gpuhost")
+}
+
+func find(ch *store.Change, id plan.ID) *store.ChangeStep {
+	i := slices.IndexFunc(ch.Steps, func(s store.ChangeStep) bool { return s.ID == string(id) })
+	if i < 0 {
+		return nil
+	}
+	return &ch.Steps[i]
+}
+
+func (r *recorder) edit(f func(*store.Change)) {
+	if r.object == nil {
+		return
+	}
+	r.changes.mu.Lock()
+	defer r.changes.mu.Unlock()
+	if ch := r.changes.open[r.object.Metadata.UID]; ch != nil {
+		f(ch)
+		r.changes.movedLocked(ch.ID)
+	}
+}
+
+func (r *recorder) step(id plan.ID, f func(*store.ChangeStep)) {
+	r.edit(func(ch *store.Change) {
+		if s := find(ch, id); s != nil {
+			f(s)
+		}
+	})
+}
+
+func (r *recorder) started(step plan.Step) {
+	r.step(step.ID, func(s *store.ChangeStep) {
+		s.State, s.StartedAt, s.Error = store.ChangeRunning, r.changes.now(), ""
+	})
+}
+
+func (r *recorder) progress(step plan.Step) plan.Report {
+	return func(p plan.Progress) {
+		r.step(step.ID, func(s *store.ChangeStep) { s.Progress = &p })
+	}
+}
+
+func (r *recorder) ended(step plan.Step, took time.Duration, err error) {
+	r.step(step.ID, func(s *store.ChangeStep) {
+		s.State, s.Duration = store.ChangeDone, took
+		if err != nil {
+			s.State, s.Error = store.ChangeFailed, err.Error()
+		}
+	})
+}
+
+// finish ends the object's open change: done without an error, else failed. The
+// lane itself may still try again.
+func (r *recorder) finish(err error) {
+	if r.object == nil {
+		return
+	}
+	r.changes.mu.Lock()
+	defer r.changes.mu.Unlock()
+	ch := r.changes.open[r.object.Metadata.UID]
+	if ch == nil {
+		return
+	}
+	ch.State = store.ChangeDone
+	if err != nil {
+		ch.State, ch.Error, ch.Code, ch.Hint = store.ChangeFailed, err.Error(), fault.KindOf(err), fault.HintOf(err)
+	}
+	_ = r.changes.endLocked(r.object.Metadata.UID, ch)
+}

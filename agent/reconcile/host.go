@@ -1,0 +1,105 @@
+package reconcile
+
+import (
+	"context"
+
+	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/network"
+)
+
+// host is one run of the lane of what all instances share.
+func (l *Loop) host(ctx context.Context) error {
+	networks, err := l.Store.List(spec.KindNetwork, "")
+	if err != nil {
+		return err
+	}
+	var vpcs []network.VPC
+	for _, o := range networks {
+		want, err := l.wantVPC(ctx, o)
+		if err != nil {
+			return err
+		}
+		if want != nil {
+			vpcs = append(vpcs, *want)
+		}
+	}
+	return l.Shared.Sync(ctx, vpcs)
+}
+
+// tenant is one run of a tenant's lane: it does nothing until the tenant is
+// deleted and its last instance is gone, and then takes everything away. The
+// uid range is released last of all, when no file of it is left.
+func (l *Loop) tenant(ctx context.Context, uid spec.UID) error {
+	o, err := l.Store.GetUID(uid)
+	if fault.Is(err, fault.NotFound) {
+		l.lanes.forget(tenantLane + string(uid))
+		return nil
+	}
+	if err != nil || o.Metadata.DeletedAt == nil {
+		return err
+	}
+	rec := l.changes.recorder(o)
+	err = l.removeTenant(ctx, o)
+	rec.finish(err)
+	return err
+}
+
+func (l *Loop) removeTenant(ctx context.Context, o *spec.Object) error {
+	name := o.Metadata.Name
+	owned, err := l.owned(name)
+	if err != nil {
+		return err
+	}
+	for _, other := range owned {
+		if other.Kind == spec.KindInstance {
+			return fault.New(fault.Temporary, "remove tenant "+name, "%s is still there", other.Ref())
+		}
+	}
+	if err := l.Shared.RemoveTenant(ctx, name); err != nil {
+		return err
+	}
+	for _, other := range owned {
+		if err := l.removeObject(ctx, other); err != nil {
+			return err
+		}
+	}
+	return l.forgetObject(o)
+}
+
+// removeObject takes an object that is no instance off the host and out of the
+// store.
+func (l *Loop) removeObject(ctx context.Context, o *spec.Object) error {
+	if o.Kind == spec.KindNetwork {
+		err := l.lanes.with(ctx, vpcLane+string(o.Metadata.UID), func(ctx context.Context) error {
+			return l.convergeVPC(ctx, o.Metadata.UID, nil, l.changes.silent())
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return l.forgetObject(o)
+}
+
+// forgetObject releases what an object claimed and drops it.
+func (l *Loop) forgetObject(o *spec.Object) error {
+	if err := l.Store.ReleaseAll(o.Metadata.UID); err != nil {
+		return err
+	}
+	return l.Store.Remove(o.Metadata.UID)
+}
+
+// owned lists everything a tenant has.
+func (l *Loop) owned(tenant string) ([]*spec.Object, error) {
+	objects, err := l.Store.All()
+	if err != nil {
+		return nil, err
+	}
+	var out []*spec.Object
+	for _, o := range objects {
+		if o.Metadata.Tenant == tenant {
+			out = append(out, o)
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,199 @@
+package reconcile
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gpuhost/gpuhost/agent/plan"
+	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/agent/store"
+)
+
+// resync is how often every lane looks at the kernel although nothing
+// triggered it: events are hints and may be lost.
+const resync = 2 * time.Minute
+
+// Lane keys.
+const (
+	laneGPUs     = "gpus"
+	laneHost     = "host"
+	instanceLane = "instance/"
+	vpcLane      = "vpc/"
+	tenantLane   = "tenant/"
+)
+
+// Deps is all the loop works with.
+type Deps struct {
+	Store     *store.Store
+	Drivers   Drivers
+	Isolation Isolation
+	Network   Network
+	Shared    Shared
+	Metrics   Metrics
+	Settings  Settings
+	Now       func() time.Time
+	Log       *slog.Logger
+	// AtStep is called before and after every step is applied; crash tests end the
+	// process there. May be nil.
+	AtStep func(when string, step plan.Step)
+}
+
+// Loop keeps the host as desired. Make one with New, then Run it once.
+type Loop struct {
+	Deps
+	lanes   *lanes
+	changes *changes
+
+	// admit serialises what must be decided one after the other: writes of desired
+	// state and choices of GPUs.
+	admit sync.Mutex
+
+	mu   sync.Mutex
+	held map[spec.UID]bool // instances that keep their GPUs and their place in the network
+}
+
+// New makes a loop at rest.
+func New(d Deps) *Loop {
+	l := &Loop{Deps: d, held: make(map[spec.UID]bool)}
+	l.lanes = newLanes(d.Log, l.work)
+	l.changes = newChanges(d.Store, d.Now)
+	return l
+}
+
+// Run works until ctx is done. Everything on the host stays as it is then:
+// tenants do not notice that nobody decides.
+func (l *Loop) Run(ctx context.Context) error {
+	if err := l.recover(ctx); err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { l.lanes.run(ctx); return nil })
+	group.Go(func() error { l.resync(ctx); return nil })
+	return group.Wait()
+}
+
+// recover runs before any lane: whatever was in force stays held until its own
+// lane has looked at it, so that no GPU is taken from a tenant that still runs.
+func (l *Loop) recover(context.Context) error {
+	if err := l.changes.interrupted(); err != nil {
+		return err
+	}
+	instances, err := l.Store.List(spec.KindInstance, "")
+	if err != nil {
+		return err
+	}
+	for _, o := range instances {
+		l.hold(o.Metadata.UID, true)
+	}
+	l.TriggerAll()
+	return nil
+}
+
+func (l *Loop) resync(ctx context.Context) {
+	tick := time.NewTicker(resync)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			l.TriggerAll()
+		}
+	}
+}
+
+// TriggerAll asks every lane to look again.
+func (l *Loop) TriggerAll() {
+	objects, err := l.Store.All()
+	if err != nil {
+		l.Log.Error("read desired state", "error", err)
+		return
+	}
+	for _, o := range objects {
+		l.TriggerObject(o)
+	}
+	l.lanes.trigger(laneGPUs)
+	l.lanes.trigger(laneHost)
+}
+
+// TriggerInstance asks one instance's lane to look again.
+func (l *Loop) TriggerInstance(uid spec.UID) { l.lanes.trigger(instanceLane + string(uid)) }
+
+// TriggerObject asks the lanes that a changed object concerns.
+func (l *Loop) TriggerObject(o *spec.Object) {
+	switch o.Kind {
+	case spec.KindInstance:
+		l.TriggerInstance(o.Metadata.UID)
+		if vpc, err := l.vpcObject(o); err == nil {
+			l.lanes.trigger(vpcLane + string(vpc.Metadata.UID))
+		}
+	case spec.KindNetwork:
+		l.lanes.trigger(vpcLane + string(o.Metadata.UID))
+	case spec.KindSecurityGroup, spec.KindSubnet:
+		l.triggerVPCs(o.Metadata.Tenant)
+	case spec.KindTenant:
+		l.lanes.trigger(tenantLane + string(o.Metadata.UID))
+	case spec.KindHost:
+		l.lanes.trigger(laneHost)
+	}
+}
+
+func (l *Loop) triggerVPCs(tenant string) {
+	networks, err := l.Store.List(spec.KindNetwork, tenant)
+	if err != nil {
+		l.Log.Error("list networks", "tenant", tenant, "error", err)
+		return
+	}
+	for _, n := range networks {
+		l.lanes.trigger(vpcLane + string(n.Metadata.UID))
+	}
+}
+
+// work is one run of a lane.
+func (l *Loop) work(ctx context.Context, key string) (time.Duration, error) {
+	switch lane, uid, _ := strings.Cut(key, "/"); lane + "/" {
+	case instanceLane:
+		return l.instance(ctx, spec.UID(uid))
+	case vpcLane:
+		return 0, l.vpc(ctx, spec.UID(uid))
+	case tenantLane:
+		return 0, l.tenant(ctx, spec.UID(uid))
+	default:
+		if key == laneGPUs {
+			return l.gpus(ctx)
+		}
+		return 0, l.host(ctx)
+	}
+}
+
+// hold notes whether an instance keeps its GPUs and its endpoint.
+func (l *Loop) hold(uid spec.UID, keeps bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if keeps {
+		l.held[uid] = true
+	} else {
+		delete(l.held, uid)
+	}
+}
+
+func (l *Loop) holds(uid spec.UID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.held[uid]
+}
+
+func (l *Loop) holders() map[spec.UID]bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := make(map[spec.UID]bool, len(l.held))
+	for uid := range l.held {
+		out[uid] = true
+	}
+	return out
+}

@@ -1,0 +1,58 @@
+package reconcile
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/gpuhost/gpuhost/agent/plan"
+	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/drivers"
+	"github.com/gpuhost/gpuhost/isolation"
+	"github.com/gpuhost/gpuhost/network"
+)
+
+// Drivers is the room of GPUs.
+type Drivers interface {
+	Observe(ctx context.Context) (drivers.Have, error)
+	Apply(ctx context.Context, step plan.Step, report plan.Report) error
+}
+
+// Isolation is the room of containers.
+type Isolation interface {
+	Observe(ctx context.Context, lease isolation.Lease) (isolation.Have, error)
+	Apply(ctx context.Context, step plan.Step, report plan.Report) error
+}
+
+// Network is the room of addresses, links and rules.
+type Network interface {
+	Observe(ctx context.Context, vpc spec.UID) (network.Have, error)
+	Apply(ctx context.Context, step plan.Step, report plan.Report) error
+}
+
+// Shared is what all instances have in common on the host and no room's planner
+// owns: the host's NAT, the DNS tables and leftovers. Sync makes it as wanted and
+// is idempotent.
+type Shared interface {
+	// Sync is called with every VPC in force, in order of uid.
+	Sync(ctx context.Context, vpcs []network.VPC) error
+	// RemoveTenant takes away what a tenant without instances still has on the
+	// host: images, its copy of the driver tree.
+	RemoveTenant(ctx context.Context, tenant string) error
+}
+
+// Metrics counts what the loop does.
+type Metrics interface {
+	ObserveStep(room, verb string, took time.Duration, err error)
+}
+
+// Settings are the operator's choices that the loop needs.
+type Settings struct {
+	CPUs              spec.CPU     // of the machine
+	Memory            spec.Bytes   // of the machine
+	UIDStart, UIDSize uint32       // the pool of tenants' ranges
+	TransitPool       netip.Prefix // the pool of VPCs' transit links
+	Protected         []netip.Prefix
+	NetnsDir          string // where isolation pins namespaces
+	Nameserver        string // the resolver's address inside a VPC
+}

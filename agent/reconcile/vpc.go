@@ -1,0 +1,129 @@
+package reconcile
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/network"
+)
+
+// vpc is one run of a VPC's lane.
+func (l *Loop) vpc(ctx context.Context, uid spec.UID) error {
+	o, err := l.Store.GetUID(uid)
+	if fault.Is(err, fault.NotFound) {
+		l.lanes.forget(vpcLane + string(uid))
+		return l.convergeVPC(ctx, uid, nil, l.changes.silent())
+	}
+	if err != nil {
+		return err
+	}
+	want, err := l.wantVPC(ctx, o)
+	if err != nil {
+		return err
+	}
+	rec := l.changes.recorder(o)
+	err = l.convergeVPC(ctx, uid, want, rec)
+	rec.finish(err)
+	return err
+}
+
+// guard makes sure that the rules and the guard of an instance are in force
+// before anything of it exists. It runs inside the instance's lane and records
+// there.
+func (l *Loop) guard(ctx context.Context, v *view, rec *recorder) error {
+	uid := v.at.vpc.Metadata.UID
+	return l.lanes.with(ctx, vpcLane+string(uid), func(ctx context.Context) error {
+		want, err := l.wantVPC(ctx, v.at.vpc)
+		if err != nil {
+			return err
+		}
+		if want == nil {
+			return fault.New(fault.Internal, "guard "+v.object.Ref().String(), "its VPC holds no endpoint")
+		}
+		v.vpc = *want
+		if err := l.convergeVPC(ctx, uid, want, rec); err != nil {
+			return err
+		}
+		v.net, err = l.Network.Observe(ctx, uid)
+		return err
+	})
+}
+
+// convergeVPC brings one VPC's namespace and rules to want; nil removes it. The
+// caller holds the VPC's lane.
+func (l *Loop) convergeVPC(ctx context.Context, uid spec.UID, want *network.VPC, rec *recorder) error {
+	have, err := l.Network.Observe(ctx, uid)
+	if err != nil {
+		return err
+	}
+	p, err := network.Plan(want, uid, have)
+	if err != nil || p.Empty() {
+		return err
+	}
+	if err := l.apply(ctx, p, uid, rec); err != nil {
+		return err
+	}
+	l.lanes.trigger(laneHost) // addresses, ports and names may differ
+	return nil
+}
+
+// wantVPC is what the VPC should hold now; nil when no instance has a place in
+// it.
+func (l *Loop) wantVPC(ctx context.Context, o *spec.Object) (*network.VPC, error) {
+	if o.Metadata.DeletedAt != nil {
+		return nil, nil
+	}
+	objects, err := l.Store.All()
+	if err != nil {
+		return nil, err
+	}
+	claims, err := l.Store.Claims(poolAddresses(o.Metadata.UID))
+	if err != nil {
+		return nil, err
+	}
+	endpoints, err := l.endpoints(objects, claims)
+	if err != nil || len(endpoints) == 0 {
+		return nil, err
+	}
+	transit, err := (claimer{loop: l, commit: true}).transit(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	vpc, err := vpcOf(o, objects, transit, l.Settings.Protected, endpoints)
+	return &vpc, err
+}
+
+// endpoints are the instances that hold a place and have one of these addresses.
+func (l *Loop) endpoints(objects []*spec.Object, claims map[string]spec.UID) ([]network.Endpoint, error) {
+	address := make(map[spec.UID]string, len(claims))
+	for value, owner := range claims {
+		address[owner] = value
+	}
+	held := l.holders()
+	var out []network.Endpoint
+	for _, o := range objects {
+		value, placed := address[o.Metadata.UID]
+		if o.Kind != spec.KindInstance || !placed || !held[o.Metadata.UID] {
+			continue
+		}
+		a, err := netip.ParseAddr(value)
+		if err != nil {
+			return nil, fault.Wrap(fault.Internal, "read the address of "+o.Ref().String(), err)
+		}
+		out = append(out, endpointOf(o, a, l.Settings.NetnsDir))
+	}
+	return out, nil
+}
+
+// leave takes an instance's endpoint out of its VPC once nothing of it runs.
+func (l *Loop) leave(ctx context.Context, v *view) error {
+	uid := v.object.Metadata.UID
+	if !l.holds(uid) {
+		return nil
+	}
+	l.hold(uid, false)
+	l.lanes.trigger(laneGPUs)
+	return l.lanes.do(ctx, vpcLane+string(v.at.vpc.Metadata.UID))
+}

@@ -1,0 +1,284 @@
+package reconcile
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/agent/store"
+	"github.com/gpuhost/gpuhost/drivers"
+	"github.com/gpuhost/gpuhost/drivers/gpu"
+)
+
+// Writing desired state: everything the API or a file asks for passes here, one
+// at a time, so that two requests cannot both get the last GPU.
+
+// WriteOptions are how objects are stored.
+type WriteOptions struct {
+	Source spec.Source
+	Actor  string
+	DryRun bool
+	// CreateOnly refuses objects that exist already.
+	CreateOnly bool
+}
+
+// Written is the outcome for one object. Change is the id of the work under way
+// because of it, or empty.
+type Written struct {
+	store.Applied
+	Change string
+}
+
+// Write validates objects together with everything that is desired already and
+// stores all or none of them.
+func (l *Loop) Write(ctx context.Context, objects []*spec.Object, how WriteOptions) ([]Written, error) {
+	l.admit.Lock()
+	defer l.admit.Unlock()
+	before, err := l.Store.All()
+	if err != nil {
+		return nil, err
+	}
+	if how.CreateOnly {
+		if err := refuseExisting(before, objects); err != nil {
+			return nil, err
+		}
+	}
+	admission, err := l.admission(ctx)
+	if err != nil {
+		return nil, err
+	}
+	full := l.complete(admission, before, objects)
+	applied, err := l.Store.Apply(ctx, how.Source, full, store.ApplyOptions{
+		DryRun: how.DryRun,
+		Check:  func(after []*spec.Object) error { return admission.Check(before, after) },
+	})
+	if err != nil || how.DryRun {
+		return written(applied, len(objects)), err
+	}
+	return l.announce(applied, len(objects), how.Actor)
+}
+
+// complete gives instances their omitted resources and puts the tenant and its
+// defaults, which come into being with its first instance, after the objects
+// asked for.
+func (l *Loop) complete(a Admission, before, objects []*spec.Object) []*spec.Object {
+	all := slices.Concat(objects, before)
+	host := hostOf(all)
+	full := slices.Clone(objects)
+	for _, o := range objects {
+		if o.Kind != spec.KindInstance {
+			continue
+		}
+		a.Complete(instanceOf(o), host)
+		for _, d := range spec.DefaultsForTenant(o.Metadata.Tenant) {
+			if !slices.ContainsFunc(slices.Concat(full, before), sameAs(d)) {
+				full = append(full, d)
+			}
+		}
+	}
+	return full
+}
+
+func sameAs(o *spec.Object) func(*spec.Object) bool {
+	ref := o.Ref()
+	return func(other *spec.Object) bool { return other.Ref() == ref && other.Metadata.DeletedAt == nil }
+}
+
+func refuseExisting(before, objects []*spec.Object) error {
+	for _, o := range objects {
+		if slices.ContainsFunc(before, sameAs(o)) {
+			return fault.New(fault.Conflict, "create "+o.Ref().String(), "it exists already").
+				WithHint("choose another --name, or gpuhost apply -f to change it")
+		}
+	}
+	return nil
+}
+
+func written(applied []store.Applied, n int) []Written {
+	out := make([]Written, min(n, len(applied)))
+	for i := range out {
+		out[i].Applied = applied[i]
+	}
+	return out
+}
+
+// announce opens a change for every object that is new or different and wakes
+// the lanes concerned.
+func (l *Loop) announce(applied []store.Applied, asked int, actor string) ([]Written, error) {
+	out := written(applied, asked)
+	for i, a := range applied {
+		if a.Change == store.Unchanged {
+			continue
+		}
+		verb := cmp.Or(map[store.Action]string{store.Created: "create"}[a.Change], "change")
+		id, err := l.open(a.Object, verb, actor)
+		if err != nil {
+			return out, err
+		}
+		if i < len(out) {
+			out[i].Change = id
+		}
+	}
+	return out, nil
+}
+
+// open begins a change of an object and wakes its lanes. Objects without a lane
+// of their own take effect through their VPC's or tenant's and are done at once.
+func (l *Loop) open(o *spec.Object, verb, actor string) (string, error) {
+	l.tell(o, verb, actor)
+	if o.Kind != spec.KindInstance && o.Metadata.DeletedAt == nil {
+		l.TriggerObject(o)
+		return "", nil
+	}
+	id, err := l.changes.begin(o, verb, actor)
+	l.TriggerObject(o)
+	return id, err
+}
+
+func (l *Loop) tell(o *spec.Object, verb, actor string) {
+	e := store.Event{
+		At: l.Now(), Type: "normal", Reason: "Written", Message: verb + " of " + o.Ref().String(),
+		Object: o.Ref(), UID: o.Metadata.UID, Actor: actor,
+	}
+	if err := l.Store.AppendEvent(e); err != nil {
+		l.Log.Error("write event", "object", o.Ref().String(), "error", err)
+	}
+}
+
+// admission reads what the host has.
+func (l *Loop) admission(ctx context.Context) (Admission, error) {
+	have, err := l.Drivers.Observe(ctx)
+	if err != nil {
+		return Admission{}, err
+	}
+	return Admission{
+		CPUs: l.Settings.CPUs, Memory: l.Settings.Memory, GPUs: have.Inventory, Entries: promised(have, l.holders()),
+	}, nil
+}
+
+// promised is the ledger as admission sees it: a GPU on its way back from a
+// tenant that is gone will be free, one in quarantine will not.
+func promised(have drivers.Have, held map[spec.UID]bool) map[gpu.UUID]drivers.Entry {
+	out := make(map[gpu.UUID]drivers.Entry)
+	for id, e := range have.Entries {
+		if e.State == drivers.Quarantined || e.State != drivers.Free && held[e.Owner] {
+			out[id] = e
+		}
+	}
+	for _, d := range have.Inventory.Devices {
+		if _, there := out[d.UUID]; !there {
+			out[d.UUID] = drivers.Entry{GPU: d.UUID, State: drivers.Free, BootID: have.BootID}
+		}
+	}
+	return out
+}
+
+// SetState is start, stop and restart: it writes the instance's desired state
+// and, for start and restart, a new wish to run it.
+func (l *Loop) SetState(ctx context.Context, ref spec.Ref, verb, actor string) (spec.Ref, string, error) {
+	o, err := l.Store.Get(ref)
+	if err != nil {
+		return ref, "", err
+	}
+	changed := *o
+	in := *instanceOf(o)
+	in.State = spec.StateRunning
+	switch verb {
+	case "stop":
+		in.State = spec.StateStopped
+	case "restart":
+		in.RestartedAt = l.Now().UTC().Format(time.RFC3339Nano)
+	case "start":
+		if l.ended(o) {
+			in.RestartedAt = l.Now().UTC().Format(time.RFC3339Nano)
+		}
+	}
+	changed.Spec = &in
+	changed.Metadata.Generation = 0
+	out, err := l.Write(ctx, []*spec.Object{&changed}, WriteOptions{Source: o.Metadata.Source, Actor: actor})
+	if err != nil {
+		return ref, "", err
+	}
+	return ref, out[0].Change, nil
+}
+
+// ended says whether an instance's run is over, so that a start is a new one.
+func (l *Loop) ended(o *spec.Object) bool {
+	r, err := l.Store.Record(o.Metadata.UID)
+	return err == nil && r.LastExit != nil && r.EndedRun == runOf(o)
+}
+
+// Delete asks for an object to go. ifMatch is its generation, 0 for any.
+func (l *Loop) Delete(ref spec.Ref, ifMatch uint64, actor string) (string, error) {
+	l.admit.Lock()
+	defer l.admit.Unlock()
+	if err := l.refuseUsed(ref); err != nil {
+		return "", err
+	}
+	o, err := l.Store.MarkDeleted(ref, ifMatch)
+	if err != nil {
+		return "", err
+	}
+	switch o.Kind {
+	case spec.KindInstance, spec.KindTenant:
+		return l.open(o, "delete", actor)
+	case spec.KindNetwork:
+		l.tell(o, "delete", actor)
+		return "", l.removeObject(context.Background(), o)
+	default:
+		l.tell(o, "delete", actor)
+		err := l.forgetObject(o)
+		l.TriggerObject(o)
+		return "", err
+	}
+}
+
+// refuseUsed keeps what others stand on.
+func (l *Loop) refuseUsed(ref spec.Ref) error {
+	objects, err := l.Store.All()
+	if err != nil {
+		return err
+	}
+	for _, o := range objects {
+		if o.Metadata.DeletedAt == nil && uses(o, ref) {
+			return fault.New(fault.Busy, "delete "+ref.String(), "%s uses it", o.Ref()).
+				WithHint("gpuhost delete %s %s first", o.Kind.Lower(), o.Metadata.Name)
+		}
+	}
+	return nil
+}
+
+// uses says whether o cannot be without what ref names.
+func uses(o *spec.Object, ref spec.Ref) bool {
+	if ref.Kind == spec.KindTenant {
+		return o.Kind == spec.KindInstance && o.Metadata.Tenant == ref.Name
+	}
+	if o.Metadata.Tenant != ref.Tenant {
+		return false
+	}
+	switch in := o.Spec.(type) {
+	case *spec.InstanceSpec:
+		return ref.Kind == spec.KindSubnet && in.Network.Subnet == ref.Name ||
+			ref.Kind == spec.KindSecurityGroup && slices.Contains(in.Network.SecurityGroups, ref.Name) ||
+			ref.Kind == spec.KindSecret && usesSecret(in, ref.Name)
+	case *spec.SubnetSpec:
+		return ref.Kind == spec.KindNetwork && in.Network == ref.Name
+	default:
+		return false
+	}
+}
+
+func usesSecret(in *spec.InstanceSpec, name string) bool {
+	if in.PullSecret == name {
+		return true
+	}
+	for _, v := range in.Env {
+		if secret, _, _ := cut(v.Secret); secret == name {
+			return true
+		}
+	}
+	return false
+}
