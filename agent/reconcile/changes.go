@@ -40,7 +40,7 @@ func (c *changes) interrupted() error {
 			continue
 		}
 		ch.State, ch.Error = store.ChangeFailed, "the agent was restarted while this was under way; the work itself goes on"
-		if err := c.store.PutChange(ch); err != nil {
+		if err := c.store.PutChange(&ch); err != nil {
 			return err
 		}
 	}
@@ -61,13 +61,13 @@ func (c *changes) begin(o *spec.Object, verb, actor string) (string, error) {
 		}
 	}
 	c.open[o.Metadata.UID] = ch
-	return ch.ID, c.store.PutChange(snapshot(ch))
+	return ch.ID, c.store.PutChange(ch)
 }
 
 func (c *changes) endLocked(uid spec.UID, ch *store.Change) error {
 	delete(c.open, uid)
 	c.movedLocked(ch.ID)
-	return c.store.PutChange(snapshot(ch))
+	return c.store.PutChange(ch)
 }
 
 func (c *changes) movedLocked(id string) {

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"strconv"
 
@@ -19,19 +20,42 @@ const (
 // poolAddresses is the pool of one VPC's addresses; owner: the instance.
 func poolAddresses(vpc spec.UID) string { return "address/" + string(vpc) }
 
-// claimer writes a choice down before anything is made from it, or, for a
-// preview, only chooses.
+// claimer gives owners their values of the pools. The loop's own commits each
+// choice before anything is made from it; a preview's keeps its choices to
+// itself.
 type claimer struct {
 	loop   *Loop
-	commit bool
+	drafts map[string]map[string]spec.UID // of a preview; nil commits
+}
+
+func (l *Loop) committing() *claimer { return &claimer{loop: l} }
+
+func (l *Loop) drafting() *claimer {
+	return &claimer{loop: l, drafts: make(map[string]map[string]spec.UID)}
+}
+
+func (c *claimer) commits() bool { return c.drafts == nil }
+
+// taken is who has what in a pool, drafts included.
+func (c *claimer) taken(pool string) (map[string]spec.UID, error) {
+	claims, err := c.loop.Store.Claims(pool)
+	if err != nil || c.commits() {
+		return claims, err
+	}
+	all := maps.Clone(c.drafts[pool])
+	if all == nil {
+		all = make(map[string]spec.UID)
+	}
+	maps.Copy(all, claims)
+	return all, nil
 }
 
 // claim gives owner's value of the pool, choosing one with pick if it has none.
 // Another lane's claim in between shows as a conflict and is answered by
 // choosing again.
-func (c claimer) claim(ctx context.Context, pool string, owner spec.UID, pick func(taken func(string) bool) (string, error)) (string, error) {
+func (c *claimer) claim(ctx context.Context, pool string, owner spec.UID, pick func(taken func(string) bool) (string, error)) (string, error) {
 	for {
-		claims, err := c.loop.Store.Claims(pool)
+		claims, err := c.taken(pool)
 		if err != nil {
 			return "", err
 		}
@@ -41,8 +65,12 @@ func (c claimer) claim(ctx context.Context, pool string, owner spec.UID, pick fu
 			}
 		}
 		value, err := pick(func(v string) bool { _, taken := claims[v]; return taken })
-		if err != nil || !c.commit {
-			return value, err
+		if err != nil {
+			return "", err
+		}
+		if !c.commits() {
+			c.draft(pool, value, owner)
+			return value, nil
 		}
 		err = c.loop.Store.Claim(ctx, pool, value, owner)
 		if !fault.Is(err, fault.Conflict) {
@@ -51,8 +79,15 @@ func (c claimer) claim(ctx context.Context, pool string, owner spec.UID, pick fu
 	}
 }
 
+func (c *claimer) draft(pool, value string, owner spec.UID) {
+	if c.drafts[pool] == nil {
+		c.drafts[pool] = make(map[string]spec.UID)
+	}
+	c.drafts[pool][value] = owner
+}
+
 // ids gives the tenant's uid range.
-func (c claimer) ids(ctx context.Context, tenant *spec.Object) (isolation.IDRange, error) {
+func (c *claimer) ids(ctx context.Context, tenant *spec.Object) (isolation.IDRange, error) {
 	value, err := c.claim(ctx, poolRanges, tenant.Metadata.UID, func(taken func(string) bool) (string, error) {
 		r, err := pickRange(c.loop.Settings.UIDStart, c.loop.Settings.UIDSize, taken)
 		return rangeValue(r), err
@@ -69,7 +104,7 @@ func (c claimer) ids(ctx context.Context, tenant *spec.Object) (isolation.IDRang
 
 // address gives the instance's address in its subnet: the one it has, the one it
 // asks for, or the first free.
-func (c claimer) address(ctx context.Context, o *spec.Object, at place) (netip.Addr, error) {
+func (c *claimer) address(ctx context.Context, o *spec.Object, at place) (netip.Addr, error) {
 	value, err := c.claim(ctx, poolAddresses(at.vpc.Metadata.UID), o.Metadata.UID, func(taken func(string) bool) (string, error) {
 		if asked := instanceOf(o).Network.Address; asked != "" {
 			return askedAddress(o.Ref(), asked, at.subnet, taken)
@@ -98,7 +133,7 @@ func askedAddress(ref spec.Ref, asked string, subnet netip.Prefix, taken func(st
 }
 
 // transit gives the VPC's link to the host.
-func (c claimer) transit(ctx context.Context, vpc *spec.Object) (netip.Prefix, error) {
+func (c *claimer) transit(ctx context.Context, vpc *spec.Object) (netip.Prefix, error) {
 	value, err := c.claim(ctx, poolTransit, vpc.Metadata.UID, func(taken func(string) bool) (string, error) {
 		link, err := pickTransit(c.loop.Settings.TransitPool, taken)
 		return link.String(), err
@@ -133,4 +168,26 @@ func placeOf(o *spec.Object, find func(spec.Ref) (*spec.Object, error)) (place, 
 func (l *Loop) vpcObject(o *spec.Object) (*spec.Object, error) {
 	at, err := placeOf(o, l.Store.Get)
 	return at.vpc, err
+}
+
+// world is what a lane decides from: the objects that are desired, who holds a
+// place, and how choices are made. A preview has a world that is not stored.
+type world struct {
+	objects []*spec.Object
+	held    map[spec.UID]bool
+	claims  *claimer
+}
+
+func (l *Loop) world() (world, error) {
+	objects, err := l.Store.All()
+	return world{objects: objects, held: l.holders(), claims: l.committing()}, err
+}
+
+func (w world) find(ref spec.Ref) (*spec.Object, error) {
+	for _, o := range w.objects {
+		if o.Ref() == ref {
+			return o, nil
+		}
+	}
+	return nil, fault.New(fault.NotFound, "find "+ref.String(), "there is none").WithHint("gpuhost get %s", ref.Kind.Plural())
 }

@@ -51,15 +51,20 @@ type view struct {
 	lease    isolation.Lease
 	have     isolation.Have
 	gpus     drivers.Have
-	vpc      network.VPC
+	vpc      network.VPC // filled where the instance has a place in it
+	end      network.Endpoint
 	net      network.Have
 }
 
-// converge observes, plans and applies once.
+// converge observes, plans and applies once, and observes again.
 func (l *Loop) converge(ctx context.Context, o *spec.Object, rec *recorder) (*view, error) {
-	v, err := l.look(ctx, o, claimer{loop: l, commit: true})
+	w, err := l.world()
 	if err != nil {
 		return nil, err
+	}
+	v, err := l.look(ctx, o, w)
+	if err != nil {
+		return v, err
 	}
 	if v.decision.keeps() {
 		l.hold(o.Metadata.UID, true)
@@ -68,29 +73,26 @@ func (l *Loop) converge(ctx context.Context, o *spec.Object, rec *recorder) (*vi
 		}
 	}
 	p, err := v.plan(l.Now())
-	if err != nil {
+	if err != nil || p.Empty() {
 		return v, err
-	}
-	if p.Empty() {
-		return v, nil
 	}
 	l.phase(v, p)
 	if err := l.apply(ctx, p, v.at.vpc.Metadata.UID, rec); err != nil {
 		return v, err
 	}
-	return l.look(ctx, o, claimer{loop: l, commit: true})
+	return l.look(ctx, o, w)
 }
 
-// look reads what is stored and what is there. With a claimer that does not
-// commit it changes nothing at all.
-func (l *Loop) look(ctx context.Context, o *spec.Object, c claimer) (*view, error) {
+// look reads what is remembered of an instance and what is there of it. In a
+// preview's world it changes nothing at all.
+func (l *Loop) look(ctx context.Context, o *spec.Object, w world) (*view, error) {
 	v := &view{object: o}
 	var err error
 	if v.record, err = l.Store.Record(o.Metadata.UID); err != nil {
 		return nil, err
 	}
 	v.decision = decide(o, v.record, l.Now())
-	if err := l.place(ctx, v, c, l.Store.Get); err != nil {
+	if err := l.place(ctx, v, w); err != nil {
 		return nil, err
 	}
 	if v.gpus, err = l.Drivers.Observe(ctx); err != nil {
@@ -105,27 +107,28 @@ func (l *Loop) look(ctx context.Context, o *spec.Object, c claimer) (*view, erro
 	if v.net, err = l.Network.Observe(ctx, v.at.vpc.Metadata.UID); err != nil {
 		return nil, err
 	}
-	return v, l.noteExit(v, c)
+	return v, l.noteExit(v, w.claims.commits())
 }
 
 // place finds where the instance lives and what it owns there.
-func (l *Loop) place(ctx context.Context, v *view, c claimer, find func(spec.Ref) (*spec.Object, error)) error {
+func (l *Loop) place(ctx context.Context, v *view, w world) error {
 	o := v.object
-	tenant, err := find(spec.Ref{Kind: spec.KindTenant, Name: o.Metadata.Tenant})
+	tenant, err := w.find(spec.Ref{Kind: spec.KindTenant, Name: o.Metadata.Tenant})
 	if err != nil {
 		return err
 	}
-	ids, err := c.ids(ctx, tenant)
+	ids, err := w.claims.ids(ctx, tenant)
 	if err != nil {
 		return err
 	}
-	if v.at, err = placeOf(o, find); err != nil {
+	if v.at, err = placeOf(o, w.find); err != nil {
 		return err
 	}
-	if v.address, err = c.address(ctx, o, v.at); err != nil {
+	if v.address, err = w.claims.address(ctx, o, v.at); err != nil {
 		return err
 	}
 	v.lease = leaseOf(o, v.decision, ids, nil, l.Settings.Nameserver)
+	v.end = endpointOf(o, v.address, l.Settings.NetnsDir)
 	return nil
 }
 
@@ -139,7 +142,7 @@ func (l *Loop) grant(v *view) error {
 		v.lease.GPUs = heldBy(v.gpus, request.Instance)
 		return nil
 	}
-	pick, err := drivers.Allocate(v.gpus.Inventory, v.gpus.Entries, request)
+	pick, err := drivers.Allocate(v.gpus.Inventory, v.gpus.Settled(), request)
 	if err != nil {
 		return err
 	}
@@ -163,7 +166,7 @@ func heldBy(have drivers.Have, uid spec.UID) []isolation.Device {
 // noteExit writes down a task's end the moment it is known, and decides again.
 // An end of a container that is to be replaced anyway is our own doing and no
 // end of the run.
-func (l *Loop) noteExit(v *view, c claimer) error {
+func (l *Loop) noteExit(v *view, commit bool) error {
 	if v.have.Container.Task.Status != isolation.TaskExited || v.decision.want != isolation.WantRunning {
 		return nil
 	}
@@ -177,7 +180,7 @@ func (l *Loop) noteExit(v *view, c claimer) error {
 	v.record = afterExit(v.record, v.object, exit)
 	v.decision = decide(v.object, v.record, l.Now())
 	v.lease.Want = v.decision.want
-	if !c.commit {
+	if !commit {
 		return nil
 	}
 	after := v.record
@@ -191,8 +194,11 @@ func (v *view) plan(now time.Time) (plan.Plan, error) {
 	if err != nil {
 		return plan.Plan{}, err
 	}
-	steps := plan.Merge(gpus, isolation.Plan(v.lease, v.have, now), network.PlanEndpoint(v.vpc, v.endpoint(), v.net))
-	return steps, nil
+	return plan.Merge(gpus, isolation.Plan(v.lease, v.have, now), v.planEndpoint()), nil
 }
 
-func (v *view) endpoint() network.Endpoint { return endpointOf(v.object, v.address, "") }
+// planEndpoint attaches the instance where it has a place, and detaches it once
+// its task goes.
+func (v *view) planEndpoint() plan.Plan {
+	return network.PlanEndpoint(v.vpc, v.end, v.net)
+}

@@ -72,47 +72,51 @@ func (l *Loop) convergeVPC(ctx context.Context, uid spec.UID, want *network.VPC,
 // wantVPC is what the VPC should hold now; nil when no instance has a place in
 // it.
 func (l *Loop) wantVPC(ctx context.Context, o *spec.Object) (*network.VPC, error) {
+	w, err := l.world()
+	if err != nil {
+		return nil, err
+	}
+	return l.vpcIn(ctx, o, w)
+}
+
+// vpcIn is wantVPC in a given world.
+func (l *Loop) vpcIn(ctx context.Context, o *spec.Object, w world) (*network.VPC, error) {
 	if o.Metadata.DeletedAt != nil {
 		return nil, nil
 	}
-	objects, err := l.Store.All()
+	claims, err := w.claims.taken(poolAddresses(o.Metadata.UID))
 	if err != nil {
 		return nil, err
 	}
-	claims, err := l.Store.Claims(poolAddresses(o.Metadata.UID))
-	if err != nil {
-		return nil, err
-	}
-	endpoints, err := l.endpoints(objects, claims)
+	endpoints, err := endpointsIn(w, claims, l.Settings.NetnsDir)
 	if err != nil || len(endpoints) == 0 {
 		return nil, err
 	}
-	transit, err := (claimer{loop: l, commit: true}).transit(ctx, o)
+	transit, err := w.claims.transit(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	vpc, err := vpcOf(o, objects, transit, l.Settings.Protected, endpoints)
+	vpc, err := vpcOf(o, w.objects, transit, l.Settings.Protected, endpoints)
 	return &vpc, err
 }
 
-// endpoints are the instances that hold a place and have one of these addresses.
-func (l *Loop) endpoints(objects []*spec.Object, claims map[string]spec.UID) ([]network.Endpoint, error) {
+// endpointsIn are the instances that hold a place and have one of these addresses.
+func endpointsIn(w world, claims map[string]spec.UID, netnsDir string) ([]network.Endpoint, error) {
 	address := make(map[spec.UID]string, len(claims))
 	for value, owner := range claims {
 		address[owner] = value
 	}
-	held := l.holders()
 	var out []network.Endpoint
-	for _, o := range objects {
+	for _, o := range w.objects {
 		value, placed := address[o.Metadata.UID]
-		if o.Kind != spec.KindInstance || !placed || !held[o.Metadata.UID] {
+		if o.Kind != spec.KindInstance || !placed || !w.held[o.Metadata.UID] {
 			continue
 		}
 		a, err := netip.ParseAddr(value)
 		if err != nil {
 			return nil, fault.Wrap(fault.Internal, "read the address of "+o.Ref().String(), err)
 		}
-		out = append(out, endpointOf(o, a, l.Settings.NetnsDir))
+		out = append(out, endpointOf(o, a, netnsDir))
 	}
 	return out, nil
 }

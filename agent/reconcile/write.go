@@ -1,7 +1,6 @@
 package reconcile
 
 import (
-	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -113,7 +112,10 @@ func (l *Loop) announce(applied []store.Applied, asked int, actor string) ([]Wri
 		if a.Change == store.Unchanged {
 			continue
 		}
-		verb := cmp.Or(map[store.Action]string{store.Created: "create"}[a.Change], "change")
+		verb := "change"
+		if a.Change == store.Created {
+			verb = "create"
+		}
 		id, err := l.open(a.Object, verb, actor)
 		if err != nil {
 			return out, err
@@ -276,7 +278,7 @@ func usesSecret(in *spec.InstanceSpec, name string) bool {
 		return true
 	}
 	for _, v := range in.Env {
-		if secret, _, _ := cut(v.Secret); secret == name {
+		if secret, _ := v.SecretKey(); secret == name {
 			return true
 		}
 	}
