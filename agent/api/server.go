@@ -1,0 +1,194 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/gpuhost/gpuhost/agent/fault"
+)
+
+// Limits of one request.
+const (
+	maxBody       = 4 << 20
+	maxFolderBody = 64 << 20 // apply, plan and verify take a whole folder
+	maxHeader     = 32 << 10
+
+	headerTimeout  = 5 * time.Second
+	bodyTimeout    = time.Minute
+	requestTimeout = 2 * time.Minute
+	writeTimeout   = 30 * time.Second // of one answer, or of one item of a stream
+	idleTimeout    = 2 * time.Minute
+	drainTimeout   = 3 * time.Second
+)
+
+// Options are what the server needs besides its backend.
+type Options struct {
+	Peers   Peers
+	Version Version
+	// Metrics answers /metrics; nil where there are none.
+	Metrics http.Handler
+	// Ready says what the agent still waits for; nil error once it is ready.
+	Ready func(context.Context) error
+	Log   *slog.Logger
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+}
+
+// Version is what is running.
+type Version struct {
+	Version string `json:"version"`
+	Commit  string `json:"commit,omitempty"`
+	Go      string `json:"go"`
+}
+
+// Server answers the API.
+type Server struct {
+	options Options
+	backend Backend
+	limiter *limiter
+	mux     *http.ServeMux
+}
+
+// NewServer makes a server; [Server.Serve] lets it answer.
+func NewServer(options Options, backend Backend) *Server {
+	if options.Now == nil {
+		options.Now = time.Now
+	}
+	s := &Server{options: options, backend: backend, limiter: newLimiter(options.Now), mux: http.NewServeMux()}
+	for _, route := range Routes() {
+		s.mux.Handle(route.Pattern(), s.handler(route))
+	}
+	s.mux.HandleFunc("/", s.noRoute)
+	return s
+}
+
+// callerKey finds the caller of a connection in a request's context.
+type callerKey struct{}
+
+// Serve answers on the listener until ctx ends, lets short requests finish for
+// a moment, and then ends the streams. It closes the listener.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	streams, endStreams := context.WithCancel(context.WithoutCancel(ctx))
+	defer endStreams()
+	server := &http.Server{
+		Handler:           s.mux,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(s.options.Log.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return streams },
+		ConnContext:       s.identify,
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	select {
+	case err := <-served:
+		return fault.Wrap(fault.Internal, "serve the API", err)
+	case <-ctx.Done():
+	}
+	endStreams() // streams would otherwise keep Shutdown waiting
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	defer cancel()
+	err := server.Shutdown(grace)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = server.Close()
+	}
+	<-served
+	return fault.Wrap(fault.Internal, "stop the API", err)
+}
+
+// identify asks the kernel once a connection. A peer it cannot name has no role.
+func (s *Server) identify(ctx context.Context, conn net.Conn) context.Context {
+	who, err := peerOf(conn)
+	if err != nil {
+		s.options.Log.Warn("caller not identified", "error", err)
+		return context.WithValue(ctx, callerKey{}, Caller{UID: overflowID, Name: "unknown"})
+	}
+	return context.WithValue(ctx, callerKey{}, s.options.Peers.caller(who))
+}
+
+// handler wraps a route with limits, access and error encoding.
+func (s *Server) handler(route Route) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		who, _ := r.Context().Value(callerKey{}).(Caller)
+		c := &call{w: w, r: r, who: who}
+		if !s.limiter.enter(who.UID) {
+			s.tooMany(c)
+			return
+		}
+		defer s.limiter.leave(who.UID)
+		if err := route.authorise(c); err != nil {
+			s.fail(w, c, err)
+			return
+		}
+		cancel := bound(c, route)
+		defer cancel()
+		if err := route.serve(s, c); err != nil {
+			s.fail(w, c, timedOut(c, route, err))
+		}
+	})
+}
+
+// bound sets size and time limits. A connection that refuses deadlines is a
+// test's recorder; nothing there can hang.
+func bound(c *call, route Route) context.CancelFunc {
+	limit := route.maxBody
+	if limit == 0 {
+		limit = maxBody
+	}
+	if route.stream {
+		return func() {}
+	}
+	c.r.Body = http.MaxBytesReader(c.w, c.r.Body, limit)
+	_ = http.NewResponseController(c.w).SetWriteDeadline(time.Now().Add(requestTimeout + writeTimeout))
+	ctx, cancel := context.WithTimeout(c.r.Context(), requestTimeout)
+	c.r = c.r.WithContext(ctx)
+	return cancel
+}
+
+// timedOut names the limit when it was the cause.
+func timedOut(c *call, route Route, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) && errors.Is(c.r.Context().Err(), context.DeadlineExceeded) {
+		return fault.New(fault.Timeout, route.Pattern(), "not done within %s", requestTimeout)
+	}
+	return err
+}
+
+func (s *Server) tooMany(c *call) {
+	c.w.Header().Set("Retry-After", "1")
+	writeFault(c.w, Fault{
+		Title: c.r.Method + " " + c.r.URL.Path, Status: http.StatusTooManyRequests, Code: string(fault.Busy),
+		Detail: c.who.Name + " asks too often or has too many requests open", Hint: "wait a second and try again",
+	})
+}
+
+// noRoute answers what no route matches. The methods are those of the path's
+// own routes, so that 405 stays distinct from 404.
+func (s *Server) noRoute(w http.ResponseWriter, r *http.Request) {
+	if allowed := s.allowed(r); len(allowed) > 0 {
+		for _, method := range allowed {
+			w.Header().Add("Allow", method)
+		}
+		writeFault(w, Fault{Title: r.Method + " " + r.URL.Path, Status: http.StatusMethodNotAllowed,
+			Code: string(fault.Invalid), Detail: "the path does not know this method"})
+		return
+	}
+	writeFault(w, Fault{Title: r.Method + " " + r.URL.Path, Status: http.StatusNotFound, Code: string(fault.NotFound),
+		Detail: "no such path", Hint: "GET /v1/openapi.json lists all"})
+}
+
+func (s *Server) allowed(r *http.Request) []string {
+	var methods []string
+	for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete} {
+		probe := r.Clone(r.Context())
+		probe.Method = method
+		if _, pattern := s.mux.Handler(probe); pattern != "/" {
+			methods = append(methods, method)
+		}
+	}
+	return methods
+}
