@@ -137,6 +137,10 @@ func (r Route) authorise(c *call) error {
 		return denied(what, c.who)
 	}
 	tenant := c.r.PathValue("tenant")
+	if tenant == AllTenants && c.who.Role == RoleTenant { // all it may see
+		tenant = c.who.Tenant
+		c.r.SetPathValue("tenant", tenant)
+	}
 	if r.Access != AccessAnyone && c.who.Role == RoleTenant && tenant != "" && tenant != c.who.Tenant {
 		return denied(what, c.who)
 	}
