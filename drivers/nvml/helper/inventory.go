@@ -1,0 +1,167 @@
+//go:build cgo
+
+package main
+
+import (
+	"fmt"
+	"math/bits"
+
+	nvmllib "github.com/NVIDIA/go-nvml/pkg/nvml"
+
+	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/drivers/gpu"
+)
+
+// reader asks one NVML. It keeps handles: looking them up costs seconds on a
+// host without persistence.
+type reader struct {
+	lib     nvmllib.Interface
+	handles map[gpu.UUID]nvmllib.Device
+	links   []gpu.Link // of the devices in linked; reading them takes hundreds of calls
+	linked  []gpu.UUID
+}
+
+func newReader(lib nvmllib.Interface) *reader {
+	return &reader{lib: lib, handles: map[gpu.UUID]nvmllib.Device{}}
+}
+
+func (r *reader) inventory() (*gpu.Inventory, error) {
+	inv := &gpu.Inventory{DriverVersion: optional(r.lib.SystemGetDriverVersion()), CUDAVersion: cudaVersion(r.lib)}
+	handles, err := r.enumerate()
+	if err != nil {
+		return nil, err
+	}
+	clear(r.handles)
+	var present []nvmllib.Device
+	for index, h := range handles {
+		d, err := identify(h, index)
+		if err != nil {
+			continue // it has fallen off the bus: not in the machine, as far as anybody can use it
+		}
+		inv.Devices = append(inv.Devices, d)
+		r.handles[d.UUID] = h
+		present = append(present, h)
+	}
+	inv.Links = r.topology(inv.Devices, present)
+	return inv, nil
+}
+
+func (r *reader) enumerate() ([]nvmllib.Device, error) {
+	count, ret := r.lib.DeviceGetCount()
+	if ret != nvmllib.SUCCESS {
+		return nil, failure("count GPUs", ret)
+	}
+	handles := make([]nvmllib.Device, 0, count)
+	for i := range count {
+		if h, ret := r.lib.DeviceGetHandleByIndex(i); ret == nvmllib.SUCCESS {
+			handles = append(handles, h)
+		}
+	}
+	return handles, nil
+}
+
+// identify reads what a device is. Without any of the first five facts it is of
+// no use; the others are absent on some GPUs.
+func identify(h nvmllib.Device, index int) (gpu.Device, error) {
+	uuid, ret := h.GetUUID()
+	if ret != nvmllib.SUCCESS {
+		return gpu.Device{}, failure("read UUID", ret)
+	}
+	minor, ret := h.GetMinorNumber()
+	if ret != nvmllib.SUCCESS {
+		return gpu.Device{}, failure("read minor number", ret)
+	}
+	pci, ret := h.GetPciInfo()
+	if ret != nvmllib.SUCCESS {
+		return gpu.Device{}, failure("read PCI address", ret)
+	}
+	model, ret := h.GetName()
+	if ret != nvmllib.SUCCESS {
+		return gpu.Device{}, failure("read name", ret)
+	}
+	memory, ret := h.GetMemoryInfo()
+	if ret != nvmllib.SUCCESS {
+		return gpu.Device{}, failure("read memory", ret)
+	}
+	current, _, ret := h.GetMigMode()
+	cores := optional(h.GetNumGpuCores())
+	return gpu.Device{
+		UUID: gpu.UUID(uuid), Index: index, Minor: uint32(minor), PCI: address(pci), Model: model,
+		Architecture: architecture(optional(h.GetArchitecture())), Serial: optional(h.GetSerial()),
+		VBIOS: optional(h.GetVbiosVersion()), MemoryBytes: memory.Total, Cores: cores,
+		SMs: multiprocessors(h, cores), NUMANode: numaNode(h),
+		MIGEnabled: ret == nvmllib.SUCCESS && current == nvmllib.DEVICE_MIG_ENABLE,
+	}, nil
+}
+
+// optional is a fact, or its zero where the device does not know it.
+func optional[T any](value T, ret nvmllib.Return) T {
+	if ret != nvmllib.SUCCESS {
+		var zero T
+		return zero
+	}
+	return value
+}
+
+func failure(what string, ret nvmllib.Return) error {
+	kind := fault.Temporary
+	if ret == nvmllib.ERROR_NOT_FOUND {
+		kind = fault.NotFound
+	}
+	return fault.New(kind, what, "%s", ret.Error())
+}
+
+func cudaVersion(lib nvmllib.Interface) string {
+	v, ret := lib.SystemGetCudaDriverVersion()
+	if ret != nvmllib.SUCCESS {
+		return ""
+	}
+	return fmt.Sprintf("%d.%d", v/1000, v%1000/10)
+}
+
+func address(p nvmllib.PciInfo) gpu.PCIAddress {
+	return gpu.PCIAddress(fmt.Sprintf("%04x:%02x:%02x.0", p.Domain, p.Bus, p.Device))
+}
+
+func architecture(a nvmllib.DeviceArchitecture) string {
+	switch a {
+	case nvmllib.DEVICE_ARCH_VOLTA:
+		return "Volta"
+	case nvmllib.DEVICE_ARCH_TURING:
+		return "Turing"
+	case nvmllib.DEVICE_ARCH_AMPERE:
+		return "Ampere"
+	case nvmllib.DEVICE_ARCH_ADA:
+		return "Ada"
+	case nvmllib.DEVICE_ARCH_HOPPER:
+		return "Hopper"
+	case nvmllib.DEVICE_ARCH_BLACKWELL:
+		return "Blackwell"
+	default:
+		return ""
+	}
+}
+
+// multiprocessors derives SMs from cores: NVML tells their number for MIG
+// devices only. Cores per SM are from the CUDA programming guide.
+func multiprocessors(h nvmllib.Device, cores int) int {
+	major, minor, ret := h.GetCudaComputeCapability()
+	if ret != nvmllib.SUCCESS {
+		return 0
+	}
+	if major == 7 || major == 8 && minor == 0 {
+		return cores / 64
+	}
+	return cores / 128
+}
+
+// numaNode is the host memory nearest to the GPU. (GetNumaNodeId is another
+// thing: the node of the GPU's own memory on coherent platforms.)
+func numaNode(h nvmllib.Device) int {
+	const nodes = 64
+	sets, ret := h.GetMemoryAffinity(nodes, nvmllib.AFFINITY_SCOPE_NODE)
+	if ret != nvmllib.SUCCESS || len(sets) == 0 || sets[0] == 0 {
+		return 0
+	}
+	return bits.TrailingZeros(sets[0])
+}

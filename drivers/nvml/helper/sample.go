@@ -1,0 +1,109 @@
+//go:build cgo
+
+package main
+
+import (
+	"encoding/binary"
+
+	nvmllib "github.com/NVIDIA/go-nvml/pkg/nvml"
+
+	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/drivers/gpu"
+)
+
+// sample measures one GPU. What it does not support stays nil.
+func (r *reader) sample(id gpu.UUID) (*gpu.Sample, error) {
+	h, err := r.handle(id)
+	if err != nil {
+		return nil, err
+	}
+	if _, ret := h.GetUUID(); ret != nvmllib.SUCCESS {
+		return nil, failure("read "+string(id), ret)
+	}
+	s := &gpu.Sample{UUID: id}
+	readMemory(h, s)
+	readUtilization(h, s)
+	readPower(h, s)
+	s.SMClockHertz = scaled(1e6)(h.GetClockInfo(nvmllib.CLOCK_SM))
+	s.MemoryClockHertz = scaled(1e6)(h.GetClockInfo(nvmllib.CLOCK_MEM))
+	s.TemperatureCelsius = scaled(1)(h.GetTemperature(nvmllib.TEMPERATURE_GPU))
+	s.MemoryTempCelsius = memoryTemperature(h)
+	if replays, ret := h.GetPcieReplayCounter(); ret == nvmllib.SUCCESS {
+		n := uint64(replays)
+		s.PCIeReplays = &n
+	}
+	s.Processes = processes(h)
+	return s, nil
+}
+
+// handle finds a device; the agent may ask a new helper for a sample first.
+func (r *reader) handle(id gpu.UUID) (nvmllib.Device, error) {
+	if len(r.handles) == 0 {
+		if _, err := r.inventory(); err != nil {
+			return nil, err
+		}
+	}
+	h, there := r.handles[id]
+	if !there {
+		return nil, fault.New(fault.NotFound, "read "+string(id), "NVML has no such GPU")
+	}
+	return h, nil
+}
+
+// scaled makes a measured integer a float in base units.
+func scaled(factor float64) func(uint32, nvmllib.Return) *float64 {
+	return func(value uint32, ret nvmllib.Return) *float64 {
+		if ret != nvmllib.SUCCESS {
+			return nil
+		}
+		f := float64(value) * factor
+		return &f
+	}
+}
+
+func readMemory(h nvmllib.Device, s *gpu.Sample) {
+	m, ret := h.GetMemoryInfo_v2()
+	if ret != nvmllib.SUCCESS {
+		return
+	}
+	s.MemoryUsedBytes, s.MemoryFreeBytes, s.MemoryReservedBytes = &m.Used, &m.Free, &m.Reserved
+}
+
+func readUtilization(h nvmllib.Device, s *gpu.Sample) {
+	rates, ret := h.GetUtilizationRates()
+	s.UtilizationPercent = scaled(1)(rates.Gpu, ret)
+	s.MemoryUtilPercent = scaled(1)(rates.Memory, ret)
+	encoder, _, ret := h.GetEncoderUtilization()
+	s.EncoderPercent = scaled(1)(encoder, ret)
+	decoder, _, ret := h.GetDecoderUtilization()
+	s.DecoderPercent = scaled(1)(decoder, ret)
+}
+
+func readPower(h nvmllib.Device, s *gpu.Sample) {
+	s.PowerWatts = scaled(1e-3)(h.GetPowerUsage())
+	if millijoules, ret := h.GetTotalEnergyConsumption(); ret == nvmllib.SUCCESS {
+		joules := float64(millijoules) / 1000
+		s.EnergyJoules = &joules
+	}
+}
+
+func memoryTemperature(h nvmllib.Device) *float64 {
+	values := []nvmllib.FieldValue{{FieldId: nvmllib.FI_DEV_MEMORY_TEMP}}
+	if h.GetFieldValues(values) != nvmllib.SUCCESS || nvmllib.Return(values[0].NvmlReturn) != nvmllib.SUCCESS {
+		return nil
+	}
+	return scaled(1)(binary.NativeEndian.Uint32(values[0].Value[:4]), nvmllib.SUCCESS)
+}
+
+// processes counts each process once, whatever it does on the GPU.
+func processes(h nvmllib.Device) int {
+	seen := map[uint32]bool{}
+	for _, list := range []func() ([]nvmllib.ProcessInfo, nvmllib.Return){
+		h.GetComputeRunningProcesses, h.GetGraphicsRunningProcesses, h.GetMPSComputeRunningProcesses,
+	} {
+		for _, p := range optional(list()) {
+			seen[p.Pid] = true
+		}
+	}
+	return len(seen)
+}
