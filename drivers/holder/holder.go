@@ -121,11 +121,22 @@ func (p Proc) describe(pid int) drivers.Holder {
 	if name, err := os.ReadFile(filepath.Join(folder, "comm")); err == nil {
 		h.Command = printable(strings.TrimSpace(string(name)))
 	}
-	var st unix.Stat_t
-	if unix.Stat(folder, &st) == nil {
-		h.UID = st.Uid
+	if status, err := os.ReadFile(filepath.Join(folder, "status")); err == nil {
+		h.UID = realUID(string(status))
 	}
 	return h
+}
+
+// realUID reads it from /proc/PID/status: the folder's own owner is root for a
+// process that may not be dumped.
+func realUID(status string) uint32 {
+	for line := range strings.Lines(status) {
+		if rest, found := strings.CutPrefix(line, "Uid:"); found {
+			uid, _ := strconv.ParseUint(strings.Fields(rest + " 0")[0], 10, 32)
+			return uint32(uid)
+		}
+	}
+	return 0
 }
 
 // printable keeps a tenant's process from writing control characters into our

@@ -1,0 +1,118 @@
+// Package drivertest is a pretend world for the ports of package drivers, with
+// faults to inject, and the contracts that a fake and the real thing must both
+// keep.
+package drivertest
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/drivers"
+	"github.com/gpuhost/gpuhost/drivers/gpu"
+)
+
+// Host implements NVML, Ledger and Holders in memory. Its fields may be changed
+// between calls.
+type Host struct {
+	mu      sync.Mutex
+	GPUs    gpu.Inventory
+	Used    map[gpu.UUID]uint64            // bytes of memory in use
+	Busy    map[gpu.UUID]int               // processes only NVML sees
+	Open    map[uint32][]drivers.Holder    // who holds /dev/nvidia<minor>
+	Ledger  map[gpu.UUID]drivers.Entry     // what is persisted
+	History []drivers.Change               // every transition that was written
+	Fail    func(operation string) error   // asked before each operation; nil never fails
+	Wrote   func(changes []drivers.Change) // told of each write, under the lock
+}
+
+// NewHost makes a host with these GPUs and an empty ledger.
+func NewHost(inventory gpu.Inventory) *Host {
+	return &Host{
+		GPUs: inventory, Used: map[gpu.UUID]uint64{}, Busy: map[gpu.UUID]int{},
+		Open: map[uint32][]drivers.Holder{}, Ledger: map[gpu.UUID]drivers.Entry{},
+	}
+}
+
+func (h *Host) fail(operation string) error {
+	if h.Fail == nil {
+		return nil
+	}
+	return h.Fail(operation)
+}
+
+// Inventory implements drivers.NVML.
+func (h *Host) Inventory(context.Context) (gpu.Inventory, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.fail("inventory"); err != nil {
+		return gpu.Inventory{}, err
+	}
+	copied := h.GPUs
+	copied.Devices = slices.Clone(h.GPUs.Devices)
+	return copied, nil
+}
+
+// Samples implements drivers.NVML.
+func (h *Host) Samples(context.Context) ([]gpu.Sample, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.fail("samples"); err != nil {
+		return nil, err
+	}
+	var samples []gpu.Sample
+	for _, d := range h.GPUs.Devices {
+		used := h.Used[d.UUID]
+		samples = append(samples, gpu.Sample{UUID: d.UUID, MemoryUsedBytes: &used, Processes: h.Busy[d.UUID]})
+	}
+	return samples, nil
+}
+
+// Holders implements drivers.Holders.
+func (h *Host) Holders(_ context.Context, _, minor uint32) ([]drivers.Holder, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.Open[minor]), h.fail("holders")
+}
+
+// Entries implements drivers.Ledger.
+func (h *Host) Entries(context.Context) (map[gpu.UUID]drivers.Entry, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return maps.Clone(h.Ledger), h.fail("entries")
+}
+
+// Transition implements drivers.Ledger.
+func (h *Host) Transition(_ context.Context, changes []drivers.Change) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.fail("transition"); err != nil {
+		return err
+	}
+	for _, c := range changes {
+		if err := h.check(c); err != nil {
+			return err
+		}
+	}
+	for _, c := range changes {
+		h.Ledger[c.To.GPU] = c.To
+	}
+	h.History = append(h.History, changes...)
+	if h.Wrote != nil {
+		h.Wrote(changes)
+	}
+	return h.fail("transitioned")
+}
+
+func (h *Host) check(c drivers.Change) error {
+	have := drivers.Free
+	if e, there := h.Ledger[c.To.GPU]; there {
+		have = e.State
+	}
+	if have != c.From || !drivers.Allowed(c.From, c.To.State) {
+		return fault.New(fault.Conflict, "change GPU ledger", "%s is %s, not to become %s from %s", c.To.GPU, have, c.To.State, c.From)
+	}
+	return nil
+}
