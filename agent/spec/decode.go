@@ -27,7 +27,7 @@ type envelope struct {
 	Kind       Kind       `json:"kind"`
 	Metadata   Metadata   `json:"metadata"`
 	Spec       *yaml.Node `json:"spec"`
-	Status     *yaml.Node `json:"status"`
+	Status     any        `json:"status"` // named, never read: only the agent knows it
 }
 
 // located is an object and the place it was read from.
@@ -170,7 +170,6 @@ func (f *filler) input(root *yaml.Node) (*Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.Status = nil
 	o.Metadata = Metadata{
 		Tenant: o.Metadata.Tenant, Name: o.Metadata.Name, Labels: o.Metadata.Labels,
 		UID: o.Metadata.UID, Generation: o.Metadata.Generation,
@@ -237,7 +236,7 @@ func (f *filler) object(root *yaml.Node) (*Object, error) {
 			return nil, err
 		}
 	}
-	return o, f.status(e.Status, o)
+	return o, nil
 }
 
 func (f *filler) at(path string, otherwise *yaml.Node) *yaml.Node {
@@ -264,10 +263,6 @@ func (f *filler) fillEnvelope(root *yaml.Node, e *envelope) error {
 			e.Spec = value
 			return nil
 		case "status":
-			e.Status = value
-			return nil
-		}
-		if f.lenient {
 			return nil
 		}
 		return f.unknown(key, "", names)
@@ -289,26 +284,10 @@ func (f *filler) newSpec(root *yaml.Node, kind Kind) (Spec, error) {
 	return nil, f.fail(f.at("kind", root), "kind", "%s", why).WithHint("known: %s", kindList())
 }
 
-// status is read only where the agent itself wrote the text; it is as lenient
-// as JSON, so that an older command line understands a newer agent.
-func (f *filler) status(n *yaml.Node, o *Object) error {
-	if n == nil || isNull(n) || f.where != nil {
-		return nil
-	}
-	o.Status = &Status{}
-	g := filler{name: f.name, lenient: true}
-	return g.fill(n, "status", reflect.ValueOf(o.Status).Elem())
-}
-
 // UnmarshalJSON reads an object as the agent wrote it, metadata and status
-// included, and refuses unknown fields of metadata and spec.
-func (o *Object) UnmarshalJSON(data []byte) error { return o.unmarshal(data, false) }
-
-// UnmarshalStored is UnmarshalJSON for the state file, where a newer version
-// may have written fields that this one does not know: they are left out.
-func (o *Object) UnmarshalStored(data []byte) error { return o.unmarshal(data, true) }
-
-func (o *Object) unmarshal(data []byte, lenient bool) error {
+// included. Unknown fields are refused, except in the status: an older command
+// line understands a newer agent.
+func (o *Object) UnmarshalJSON(data []byte) error {
 	roots, err := parseJSON("json", data)
 	if err != nil {
 		return err
@@ -316,11 +295,41 @@ func (o *Object) unmarshal(data []byte, lenient bool) error {
 	if len(roots) != 1 {
 		return positioned("json", 1, 1, "is not one object")
 	}
-	f := &filler{name: "json", lenient: lenient}
+	f := &filler{name: "json"}
 	read, err := f.object(roots[0])
 	if err != nil {
 		return err
 	}
+	var seen struct {
+		Status *Status `json:"status"`
+	}
+	if err := json.Unmarshal(data, &seen); err != nil {
+		return fault.Wrap(fault.Invalid, "read status of "+read.Ref().String(), err)
+	}
+	read.Status = seen.Status
 	*o = *read
+	return nil
+}
+
+// UnmarshalStored reads an object from the state file, where a newer version
+// may have written fields that this one does not know: they are left out.
+func (o *Object) UnmarshalStored(data []byte) error {
+	var e struct {
+		APIVersion string          `json:"apiVersion"`
+		Kind       Kind            `json:"kind"`
+		Metadata   Metadata        `json:"metadata"`
+		Spec       json.RawMessage `json:"spec"`
+	}
+	if err := json.Unmarshal(data, &e); err != nil {
+		return fault.Wrap(fault.Internal, "read stored object", err)
+	}
+	s := NewSpec(e.Kind)
+	if s == nil {
+		return fault.New(fault.Unsupported, "read stored object", "unknown kind %s", quote(string(e.Kind)))
+	}
+	if err := json.Unmarshal(e.Spec, s); err != nil {
+		return fault.Wrap(fault.Internal, "read stored "+e.Kind.Lower(), err)
+	}
+	*o = Object{APIVersion: e.APIVersion, Kind: e.Kind, Metadata: e.Metadata, Spec: s}
 	return nil
 }

@@ -19,9 +19,8 @@ import (
 // field, every scalar of the field's type. It remembers where each field was,
 // so that later checks can point at it.
 type filler struct {
-	name    string
-	lenient bool // unknown fields are skipped: text written by a newer version
-	where   map[string]*yaml.Node
+	name  string
+	where map[string]*yaml.Node // nil where nobody will ask
 }
 
 func (f *filler) fail(n *yaml.Node, path, format string, args ...any) *fault.Error {
@@ -94,9 +93,6 @@ func (f *filler) fillStruct(n *yaml.Node, path string, target reflect.Value) err
 		i := slices.Index(names, key.Value)
 		if i >= 0 {
 			return f.fill(value, at, target.FieldByIndex(fields[i]))
-		}
-		if f.lenient {
-			return nil
 		}
 		return f.unknown(key, path, names)
 	})
