@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gpuhost/gpuhost/isolation/warden/canary/probe"
+	"github.com/gpuhost/gpuhost/isolation/warden/confine"
 	"github.com/gpuhost/gpuhost/isolation/warden/relay"
 	"github.com/gpuhost/gpuhost/isolation/warden/tasklog"
 )
@@ -53,7 +54,9 @@ func logMain(args []string) int {
 	flags.StringVar(&o.Pipes, "pipes", "", "`folder` of the FIFOs stdout and stderr")
 	flags.StringVar(&o.Logs, "logs", "", "`folder` of the log")
 	common := commonFlags(flags, &o.UID, &o.GID)
-	_ = flags.Parse(args)
+	if err := common.begin(args); err != nil {
+		return common.end(err)
+	}
 	err := tasklog.Run(o, common.ready)
 	if errors.Is(err, tasklog.ErrLocked) {
 		err = nil // the work is being done
@@ -69,7 +72,9 @@ func execMain(args []string) int {
 	flags.BoolVar(&o.TTY, "tty", false, "the process has a terminal")
 	flags.DurationVar(&o.Patience, "patience", time.Minute, "how long process and controller have to come")
 	common := commonFlags(flags, &o.UID, &o.GID)
-	_ = flags.Parse(args)
+	if err := common.begin(args); err != nil {
+		return common.end(err)
+	}
 	return common.end(relay.Run(o, common.ready))
 }
 
@@ -100,15 +105,22 @@ func servicesMain(args []string) int {
 // common is what a process started by the agent does: it reports on a pipe when
 // it is ready, or why it is not.
 type common struct {
-	fd int
+	flags *flag.FlagSet
+	fd    int
 }
 
 func commonFlags(flags *flag.FlagSet, uid, gid *int) *common {
-	c := &common{}
+	c := &common{flags: flags}
 	flags.IntVar(uid, "uid", 0, "user to become")
 	flags.IntVar(gid, "gid", 0, "group to become")
 	flags.IntVar(&c.fd, "ready-fd", -1, "open descriptor to report on")
 	return c
+}
+
+// begin reads the flags and lets go of all that the starter left open.
+func (c *common) begin(args []string) error {
+	_ = c.flags.Parse(args) // ExitOnError
+	return confine.CloseInherited(c.fd)
 }
 
 // ready tells the starter that it need not wait any longer.

@@ -9,6 +9,7 @@ package confine
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 	"syscall"
 	"unsafe"
@@ -18,10 +19,11 @@ import (
 
 // Options say what is left.
 type Options struct {
-	// UID and GID to become; 0 stays root, then without a capability.
+	// UID and GID to become. 0 stays root without a capability, which only a
+	// program built without cgo can do to all its threads.
 	UID, GID int
-	// Calls are the system calls still allowed, from [Pipes], [Accept] and
-	// [Network]; nil leaves all. Others fail with EPERM.
+	// Calls are the system calls still allowed: [Pipes], [Accept] or [Network].
+	// Others fail with EPERM.
 	Calls []uint32
 }
 
@@ -30,24 +32,20 @@ func Process(o Options) error {
 	if err := dropIDs(o); err != nil {
 		return err
 	}
-	if err := dropCapabilities(); err != nil {
-		return err
+	if os.Geteuid() == 0 {
+		if err := dropCapabilities(); err != nil {
+			return err
+		}
 	}
 	// Not dumpable: no process with the same uid may trace it or open its memory.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("forbid tracing: %w", err)
 	}
-	if err := allThreads("forbid new privileges", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); err != nil {
-		return err
-	}
-	if o.Calls == nil {
-		return nil
-	}
 	return install(program(o.Calls))
 }
 
 func dropIDs(o Options) error {
-	if o.UID == 0 || syscall.Geteuid() != 0 {
+	if o.UID == 0 || os.Geteuid() != 0 {
 		return nil
 	}
 	if err := syscall.Setgroups(nil); err != nil {
@@ -62,26 +60,27 @@ func dropIDs(o Options) error {
 	return nil
 }
 
-// dropCapabilities empties the permitted, effective and inheritable sets.
+// dropCapabilities empties the permitted, effective and inheritable sets. A
+// process that has become somebody else has lost them with that.
 func dropCapabilities() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var none [2]unix.CapUserData
-	return allThreads("drop capabilities", unix.SYS_CAPSET,
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET,
 		uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none)), 0)
-}
-
-//go:uintptrescapes
-func allThreads(what string, call, a, b, c uintptr) error {
-	if _, _, errno := syscall.AllThreadsSyscall(call, a, b, c); errno != 0 {
-		return fmt.Errorf("%s: %w", what, errno)
+	if errno != 0 {
+		return fmt.Errorf("drop capabilities: %w", errno)
 	}
 	return nil
 }
 
-// install puts the filter on all threads at once.
+// install puts the filter on all threads at once; the kernel carries this
+// thread's no_new_privs to the others with it.
 func install(filter []unix.SockFilter) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("forbid new privileges: %w", err)
+	}
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
 		unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))

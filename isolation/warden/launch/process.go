@@ -59,7 +59,7 @@ func (l *Launcher) start(ctx context.Context, p program) error {
 // reaped without a thread waiting for it.
 func spawn(cmd *exec.Cmd, cgroup string) error {
 	cmd.Dir = "/"
-	cmd.Env = []string{"GOMAXPROCS=1", "GOTRACEBACK=single"}
+	cmd.Env = environment()
 	pidfd := -1
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd}
 	if cgroup != "" {
@@ -75,6 +75,12 @@ func spawn(cmd *exec.Cmd, cgroup string) error {
 	}
 	go reap(cmd, pidfd)
 	return nil
+}
+
+// environment makes a Go program small and still: one processor, whose count is
+// not looked up in the cgroup again and again.
+func environment() []string {
+	return []string{"GOMAXPROCS=1", "GODEBUG=containermaxprocs=0,updatemaxprocs=0", "GOTRACEBACK=single"}
 }
 
 func openCgroup(dir string) (int, error) {
