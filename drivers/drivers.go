@@ -37,7 +37,9 @@ type Entry struct {
 	Since  time.Time `json:"since"`
 	// Attempts counts what went wrong in the hand-over this entry is in.
 	Attempts Attempts `json:"attempts,omitzero"`
-	// Facts are what the GPU was when it was last proved clean, nil before the
+	func (a Attempts) total() int { return a.Held + a.Failed }
+
+// Facts are what the GPU was when it was last proved clean, nil before the
 	// first time. Verification compares with them.
 	Facts *Facts `json:"facts,omitempty"`
 }
@@ -48,6 +50,8 @@ type Attempts struct {
 	Failed int       `json:"failed,omitempty"` // the GPU was not what it should be
 	Since  time.Time `json:"since,omitzero"`   // the first of them
 }
+
+func (a Attempts) total() int { return a.Held + a.Failed }
 
 // Facts are what must be the same in a GPU before and after a tenant.
 type Facts struct {

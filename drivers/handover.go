@@ -47,6 +47,9 @@ type HandoverArgs struct {
 // present are the instances that may keep their GPUs: those wanted running, and
 // those whose task is not deleted yet. now is compared with the time of the
 // first failed proof.
+//
+// GPUs that failed before come last: a failed step ends its plan, and one GPU
+// that is held must not keep the others from their turn.
 func PlanHandover(have Have, present map[spec.UID]bool, now time.Time) plan.Plan {
 	var p plan.Plan
 	for _, d := range have.known() {
@@ -61,8 +64,8 @@ func PlanHandover(have Have, present map[spec.UID]bool, now time.Time) plan.Plan
 	return p
 }
 
-// known lists the GPUs of the machine and of the ledger by address; those that
-// are only in the ledger have no address and come first.
+// known lists the GPUs of the machine and of the ledger, those that failed least
+// first, then by address; what is only in the ledger has none.
 func (h Have) known() []gpu.Device {
 	all := slices.Clone(h.Inventory.Devices)
 	for id := range maps.Keys(h.Entries) {
@@ -71,7 +74,9 @@ func (h Have) known() []gpu.Device {
 		}
 	}
 	slices.SortFunc(all, func(a, b gpu.Device) int {
-		return cmp.Or(cmp.Compare(a.PCI, b.PCI), cmp.Compare(a.UUID, b.UUID))
+		return cmp.Or(
+			cmp.Compare(h.Entries[a.UUID].Attempts.total(), h.Entries[b.UUID].Attempts.total()),
+			cmp.Compare(a.PCI, b.PCI), cmp.Compare(a.UUID, b.UUID))
 	})
 	return all
 }
