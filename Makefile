@@ -1,13 +1,93 @@
 # gpuhost: build, test, show. `make help` lists the targets.
+#
+# Everything that is missing is brought by packaging/bootstrap.sh, Go included;
+# everything that is made lies below build/.
 
 SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-GO ?= go
+MAKEFLAGS += --no-print-directory
 
-.PHONY: help runtime
+# build/go/go is a link to the Go that bootstrap.sh chose. It may fetch the
+# toolchain that go.mod asks for, which Debian's own is too old for.
+export PATH := $(CURDIR)/build/go:$(PATH)
+export GOTOOLCHAIN := auto
+
+bin := build/bin
+libexec := build/libexec
+tool := go tool -modfile=packaging/tools/go.mod
+go_build := go build -trimpath -buildvcs=auto
+
+TESTFLAGS ?=
+FUZZTIME ?= 30s
+BENCH ?= .
+
+.PHONY: help deps build runtime test test-pure test-host lab demo bench fuzz cover man lint vuln clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+deps: ## install what building and testing need, and download modules
+	@packaging/bootstrap.sh test
+	@packaging/modules.sh download
+
+build: ## build gpuhost and its helpers into build/
+	@packaging/bootstrap.sh build
+	CGO_ENABLED=0 $(go_build) -o $(bin)/gpuhost .
+	CGO_ENABLED=0 $(go_build) -o $(libexec)/warden ./isolation/warden
+	CGO_ENABLED=0 $(go_build) -o $(libexec)/warden-services ./isolation/warden/services/daemon
+	CGO_ENABLED=1 $(go_build) -o $(libexec)/nvml-helper ./drivers/nvml/helper
+
 runtime: ## build containerd, its shim and runc into build/runtime/bin
-	@GO=$(GO) packaging/runtime/build.sh build/runtime/bin
+	@packaging/bootstrap.sh build
+	@packaging/runtime/build.sh build/runtime/bin
+
+test: deps runtime build ## run the pure and the host tier, race detector on
+	@packaging/lab/test.sh all $(TESTFLAGS)
+
+test-pure: ## run the pure tier only: no root, no namespaces
+	@packaging/bootstrap.sh go
+	@packaging/lab/test.sh pure $(TESTFLAGS)
+
+test-host: deps runtime ## run the host tier only: real kernel parts, private namespaces
+	@packaging/lab/test.sh host $(TESTFLAGS)
+
+lab: ## run the lab tier: a real Debian guest
+	@echo 'error: the lab tier is not built yet' >&2
+	@exit 1
+
+demo: deps runtime build ## show the main job on a simulated DGX H100 (KEEP=1 leaves it running)
+	@KEEP=$(KEEP) packaging/demo/run.sh
+
+bench: deps runtime build ## measure the promises of docs/specification.md (BENCH=regexp)
+	@packaging/runtime/build.sh --peer build/runtime/peer
+	@GPUHOST_BENCH=1 go test -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 60m ./packaging/bench/...
+
+fuzz: ## run each fuzz target for FUZZTIME
+	@packaging/bootstrap.sh go
+	@packaging/lab/fuzz.sh $(FUZZTIME)
+
+cover: ## show the pure tier's statement coverage
+	@packaging/bootstrap.sh build
+	@mkdir -p build
+	go test -short -coverprofile build/cover.out ./... >/dev/null
+	@go tool cover -func build/cover.out | tail -1
+
+man: ## write man pages and shell completions into build/
+	@packaging/bootstrap.sh go
+	go run ./packaging/man -out build/man
+	@mkdir -p build/completions
+	@for shell in bash zsh fish; do go run . completion $$shell >build/completions/gpuhost.$$shell; done
+
+lint: ## check format, vet and staticcheck
+	@packaging/bootstrap.sh build
+	@packaging/lab/gofmt.sh
+	go vet ./...
+	$(tool) staticcheck ./...
+
+vuln: ## check for published vulnerabilities (needs GOVULNDB or the network)
+	@packaging/bootstrap.sh go
+	@packaging/tools/vuln.sh
+
+clean: ## remove build/
+	rm -rf build

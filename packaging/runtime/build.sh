@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds upstream's containerd, its shim and runc, unmodified, into one folder:
 #
-#   packaging/runtime/build.sh DIR
+#   packaging/runtime/build.sh DIR          what gpuhost runs
+#   packaging/runtime/build.sh --peer DIR   ctr, which benchmarks stand beside
 #
 # Each project is a module of its own here, so that version selection cannot
 # move its dependencies: what is built is what upstream tested. A stamp of
@@ -10,8 +11,12 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-out=${1:?usage: build.sh DIR}
-go=${GO:-go}
+target=runtime
+if [[ ${1-} == --peer ]]; then
+	target=peer
+	shift
+fi
+out=${1:?usage: build.sh [--peer] DIR}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 
@@ -24,25 +29,26 @@ runc_module=github.com/opencontainers/runc
 
 export GOWORK=off GOFLAGS=-mod=readonly
 
-stamp() { (cd "$here" && "$go" version && cat build.sh ./*/go.mod ./*/go.sum) | sha256sum; }
+stamp() { (cd "$here" && go version && cat build.sh ./*/go.mod ./*/go.sum) | sha256sum; }
 
 # upstream_version MODULE: the version the module in the current folder requires.
-upstream_version() { "$go" list -m -f '{{.Version}}' "$1"; }
+upstream_version() { go list -m -f '{{.Version}}' "$1"; }
 
+# build_containerd COMMAND...: some of containerd's commands.
 build_containerd() {
 	cd "$here/containerd"
 	local version
 	version=$(upstream_version "$containerd_module")
-	CGO_ENABLED=0 "$go" build -trimpath -tags "$containerd_tags" \
+	CGO_ENABLED=0 go build -trimpath -tags "$containerd_tags" \
 		-ldflags "-s -w -X $containerd_module/version.Version=$version" -o "$out/" \
-		"$containerd_module/cmd/containerd" "$containerd_module/cmd/containerd-shim-runc-v2"
+		"${@/#/$containerd_module/cmd/}"
 }
 
 # runc starts as C before Go's runtime does, hence cgo; a static-pie needs
 # nothing of the host, not even its C library.
 build_runc() {
 	cd "$here/runc"
-	CGO_ENABLED=1 "$go" build -trimpath -buildmode=pie -tags "$runc_tags" \
+	CGO_ENABLED=1 go build -trimpath -buildmode=pie -tags "$runc_tags" \
 		-ldflags '-s -w -linkmode external -extldflags -static-pie' -o "$out/runc" "$runc_module"
 }
 
@@ -51,7 +57,15 @@ if [[ -f $out/.stamp && $(<"$out/.stamp") == "$want" ]]; then
 	exit 0
 fi
 rm -f "$out/.stamp"
-echo "building containerd, its shim and runc (about two minutes, once)" >&2
-(build_containerd)
-(build_runc)
+case $target in
+runtime)
+	echo "building containerd, its shim and runc (about two minutes, once)" >&2
+	(build_containerd containerd containerd-shim-runc-v2)
+	(build_runc)
+	;;
+peer)
+	echo "building ctr" >&2
+	(build_containerd ctr)
+	;;
+esac
 echo "$want" >"$out/.stamp"
