@@ -37,9 +37,7 @@ type Entry struct {
 	Since  time.Time `json:"since"`
 	// Attempts counts what went wrong in the hand-over this entry is in.
 	Attempts Attempts `json:"attempts,omitzero"`
-	func (a Attempts) total() int { return a.Held + a.Failed }
-
-// Facts are what the GPU was when it was last proved clean, nil before the
+	// Facts are what the GPU was when it was last proved clean, nil before the
 	// first time. Verification compares with them.
 	Facts *Facts `json:"facts,omitempty"`
 }
