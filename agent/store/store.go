@@ -1,213 +1,160 @@
 package store
 
 import (
-	"encoding/json"
+	"crypto/cipher"
 	"errors"
 	"fmt"
-	"os"
+	"io"
 	"sync"
 	"time"
 
-	"go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
+	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/drivers"
+	"github.com/gpuhost/gpuhost/drivers/gpu"
 )
 
-// The state file's version. A binary opens any file whose minReader is not above
-// its own schema.
-const (
-	schema    = 1
-	minReader = 1
-)
-
-// lockWait is how long Open waits for another agent's lock.
-const lockWait = time.Second
-
-// Buckets of the file.
-const (
-	bucketMeta    = "meta"
-	bucketObjects = "objects" // uid -> object, JSON
-	bucketRecords = "records" // uid -> Record, JSON
-	bucketClaims  = "claims"  // pool NUL value -> owner
-	bucketLedger  = "ledger"  // GPU uuid -> drivers.Entry, JSON
-	bucketEvents  = "events"  // sequence, big endian -> Event, JSON
-	bucketChanges = "changes" // sequence, big endian -> Change, JSON
-)
-
-// Options are what a store is opened with.
+// Options are what a store needs from outside. All are mandatory.
 type Options struct {
 	Now    func() time.Time
-	BootID string
-	Key    []byte // 32 bytes; secrets are sealed with it
+	BootID string // written into ledger entries
+	Key    []byte // 32 bytes; secrets are sealed with it ([LoadOrCreateKey])
 }
 
-// Store is the open journal. It is safe for concurrent use.
+// Store is one open state file. All methods may be called concurrently.
+//
+// Two locks: writing serialises writers over the whole transaction, mu guards
+// the memory for the moment of a copy or a swap. Readers therefore never wait
+// for a sync.
 type Store struct {
-	db  *bbolt.DB
-	now func() time.Time
-	key []byte
+	options Options
+	path    string
+	db      *bolt.DB
+	seal    cipher.AEAD
+	reserve reserve
 
-	mu      sync.RWMutex // guards all below; writers hold it over their transaction
-	objects map[spec.UID]*spec.Object
+	writing sync.Mutex
+
+	mu     sync.RWMutex
+	memory memory
+	log    eventLog
+	book   changeBook
+	flush  *time.Timer // set while something waits
+	closed bool
+}
+
+// memory is what the file holds, decoded.
+type memory struct {
+	objects map[spec.UID]*spec.Object // never changed in place; their status is not in the file
 	byRef   map[spec.Ref]spec.UID
 	records map[spec.UID]Record
-	claims  map[string]map[string]spec.UID
-
-	events eventWatch
+	claims  map[string]map[string]spec.UID // pool, value, owner
+	ledger  map[gpu.UUID]drivers.Entry
 }
 
-// Open opens the file at path or makes it. A file of a newer version, and one
-// that another agent has open, are refused.
-func Open(path string, o Options) (*Store, error) {
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait, FreelistType: bbolt.FreelistMapType})
-	switch {
-	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, fault.New(fault.Conflict, "open "+path, "another agent has it open").
-			WithHint("systemctl status gpuhost; two agents need two --root folders")
-	case err != nil:
-		return nil, fmt.Errorf("open %s: %w", path, err)
+// lockPatience is how long Open waits for an agent that is just ending.
+const lockPatience = time.Second
+
+// Open opens or makes the state file at path. It refuses a file that another
+// process has open and one that only a newer version may read, and keeps a copy
+// before it changes the schema.
+func Open(path string, o Options) (*Store, error) { return openWith(path, o, migrations()) }
+
+func openWith(path string, o Options, steps []migration) (*Store, error) {
+	seal, err := newSeal(o.Key)
+	if err != nil {
+		return nil, err
 	}
-	s := &Store{db: db, now: o.Now, key: o.Key}
-	if err := s.load(path); err != nil {
+	db, err := openFile(path)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{options: o, path: path, db: db, seal: seal, reserve: reserve(path + ".reserve")}
+	if err := s.prepare(steps); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return s, nil
 }
 
-// Close ends the use of the file.
-func (s *Store) Close() error { return s.db.Close() }
-
-// version is the record that says who may read the file.
-type version struct {
-	Schema    int `json:"schema"`
-	MinReader int `json:"minReader"`
-}
-
-func (s *Store) load(path string) error {
-	if err := s.checkVersion(path); err != nil {
-		return err
-	}
-	err := s.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range []string{bucketMeta, bucketObjects, bucketRecords, bucketClaims, bucketLedger, bucketEvents, bucketChanges} {
-			if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
-				return err
-			}
+// openFile turns the library's panics on a damaged file into an error.
+func openFile(path string) (db *bolt.DB, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			db, err = nil, damaged(path, fmt.Errorf("%v", r))
 		}
-		return putJSON(tx, bucketMeta, "version", version{Schema: schema, MinReader: minReader})
-	})
-	if err != nil {
-		return fmt.Errorf("prepare %s: %w", path, err)
+	}()
+	db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: lockPatience, FreelistType: bolt.FreelistMapType})
+	switch {
+	case errors.Is(err, berrors.ErrTimeout):
+		return nil, fault.New(fault.Conflict, "open state file "+path, "another agent has it open").
+			WithHint("systemctl status gpuhost, or fuser %s", path)
+	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
+		return nil, damaged(path, err)
+	case err != nil:
+		return nil, writeFault("open state file "+path, err)
 	}
-	return s.db.View(s.read)
+	return db, nil
 }
 
-func (s *Store) checkVersion(path string) error {
-	return s.db.View(func(tx *bbolt.Tx) error {
-		var v version
-		found, err := getJSON(tx, bucketMeta, "version", &v)
-		if err != nil || !found || v.MinReader <= schema {
-			return err
+func damaged(path string, err error) error {
+	return fault.New(fault.Internal, "open state file "+path, "it is damaged: %w", err).
+		WithHint("gpuhost restore FILE, from a backup or from a copy beside it")
+}
+
+func (s *Store) prepare(steps []migration) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = damaged(s.path, fmt.Errorf("%v", r))
 		}
-		return fault.New(fault.Unsupported, "open "+path,
-			"it was written by a newer gpuhost (schema %d, readable from %d on) and this one reads up to %d", v.Schema, v.MinReader, schema).
-			WithHint("install the newer gpuhost again; or gpuhost restore the copy made before its upgrade")
-	})
-}
-
-// read fills the memory from the file.
-func (s *Store) read(tx *bbolt.Tx) error {
-	s.objects = make(map[spec.UID]*spec.Object)
-	s.byRef = make(map[spec.Ref]spec.UID)
-	s.records = make(map[spec.UID]Record)
-	s.claims = make(map[string]map[string]spec.UID)
-	err := tx.Bucket([]byte(bucketObjects)).ForEach(func(_, text []byte) error {
-		o, err := s.unseal(text)
-		if err != nil {
-			return err
-		}
-		s.remember(o)
-		return nil
-	})
-	if err != nil {
+	}()
+	if err := s.migrate(steps); err != nil {
 		return err
 	}
-	err = tx.Bucket([]byte(bucketRecords)).ForEach(func(uid, text []byte) error {
-		var r Record
-		err := json.Unmarshal(text, &r)
-		s.records[spec.UID(uid)] = r
+	if err := s.checkKey(); err != nil {
+		return err
+	}
+	s.memory, s.log, s.book, err = s.load()
+	s.reserve.fill()
+	return err
+}
+
+// load reads everything that is served from memory.
+func (s *Store) load() (m memory, log eventLog, book changeBook, err error) {
+	m = memory{
+		objects: map[spec.UID]*spec.Object{}, byRef: map[spec.Ref]spec.UID{}, records: map[spec.UID]Record{},
+		claims: map[string]map[string]spec.UID{}, ledger: map[gpu.UUID]drivers.Entry{},
+	}
+	err = s.db.View(func(tx *bolt.Tx) error {
+		return errors.Join(
+			s.loadObjects(tx, &m), loadRecords(tx, &m), loadClaims(tx, &m), loadLedger(tx, &m),
+			log.load(tx), book.load(tx),
+		)
+	})
+	return m, log, book, fault.Wrap(fault.Internal, "read state file "+s.path, err)
+}
+
+// Close flushes and closes the file. Nothing may be called after it.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	if s.flush != nil {
+		s.flush.Stop()
+	}
+	s.mu.Unlock()
+	return errors.Join(s.Flush(), s.db.Close())
+}
+
+// Backup writes a consistent copy of the file while the store is in use.
+// Secrets stay sealed: without the key file they are lost.
+func (s *Store) Backup(w io.Writer) error {
+	err := s.db.View(func(tx *bolt.Tx) error {
+		_, err := tx.WriteTo(w)
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	return tx.Bucket([]byte(bucketClaims)).ForEach(func(key, owner []byte) error {
-		pool, value := splitClaim(key)
-		s.rememberClaim(pool, value, spec.UID(owner))
-		return nil
-	})
+	return writeFault("back up state file "+s.path, err)
 }
 
-func (s *Store) remember(o *spec.Object) {
-	s.objects[o.Metadata.UID] = o
-	s.byRef[o.Ref()] = o.Metadata.UID
-}
-
-func (s *Store) forget(o *spec.Object) {
-	delete(s.objects, o.Metadata.UID)
-	if s.byRef[o.Ref()] == o.Metadata.UID {
-		delete(s.byRef, o.Ref())
-	}
-}
-
-// update runs a transaction and turns the file system's errors into faults.
-func (s *Store) update(what string, f func(*bbolt.Tx) error) error {
-	err := s.db.Update(f)
-	var known *fault.Error
-	if err == nil || errors.As(err, &known) {
-		return err
-	}
-	return fault.Wrap(fault.Temporary, what, err)
-}
-
-func putJSON(tx *bbolt.Tx, bucket, key string, value any) error {
-	text, err := json.Marshal(value)
-	if err != nil {
-		return fmt.Errorf("encode %s %s: %w", bucket, key, err)
-	}
-	return tx.Bucket([]byte(bucket)).Put([]byte(key), text)
-}
-
-// getJSON reads one value; false when it, or its bucket, is not there.
-func getJSON(tx *bbolt.Tx, bucket, key string, into any) (bool, error) {
-	b := tx.Bucket([]byte(bucket))
-	if b == nil {
-		return false, nil
-	}
-	text := b.Get([]byte(key))
-	if text == nil {
-		return false, nil
-	}
-	if err := json.Unmarshal(text, into); err != nil {
-		return false, fmt.Errorf("decode %s %s: %w", bucket, key, err)
-	}
-	return true, nil
-}
-
-// LoadOrCreateKey reads the key that secrets are sealed with, and makes it the
-// first time. It lies outside the state file, readable by root alone.
-func LoadOrCreateKey(path string) ([]byte, error) {
-	key, err := os.ReadFile(path)
-	if err == nil && len(key) == keySize {
-		return key, nil
-	}
-	if err == nil {
-		return nil, fault.New(fault.Invalid, "read key "+path, "it has %d bytes, not %d", len(key), keySize).
-			WithHint("restore it from a backup; without it the stored secrets cannot be read")
-	}
-	if !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("read key: %w", err)
-	}
-	return createKey(path)
-}
+func (s *Store) now() time.Time { return s.options.Now().UTC() }
