@@ -137,8 +137,8 @@ type Images interface {
 	// Image says what the tenant has of ref: a zero Image when it is not there
 	// or not unpacked.
 	Image(ctx context.Context, tenant, ref string) (Image, error)
-	// Prepare pulls or imports ref if the policy asks for it, and unpacks it.
-	Prepare(ctx context.Context, req ImageRequest, report plan.Report) (Image, error)
+	// PrepareImage pulls or imports ref if the policy asks for it, and unpacks it.
+	PrepareImage(ctx context.Context, req ImageRequest, report plan.Report) (Image, error)
 }
 
 // Image is an image of one tenant, unpacked and ready. The zero value is none.
@@ -157,27 +157,34 @@ type ImageRequest struct {
 	Login func(ctx context.Context) (username, password string, err error)
 }
 
-// Containers makes and ends an instance's container and its one task. Snapshot,
-// container and task all carry the instance's uid as their name.
+// Containers keeps an instance's snapshot and container, which both carry the
+// instance's uid as their name.
 type Containers interface {
 	State(ctx context.Context, tenant string, uid spec.UID) (ContainerState, error)
 	// Prepare makes snapshot and container where they are missing, the FIFOs and
 	// the files of /etc. A snapshot that is there is used again.
 	Prepare(ctx context.Context, c Creation) error
+	// Delete deletes container, the files of /etc and, unless the disk is kept,
+	// the snapshot.
+	Delete(ctx context.Context, tenant string, uid spec.UID, disk Disk) error
+}
+
+// Tasks makes and ends the one task of a container.
+type Tasks interface {
 	// CreateTask makes the task, created and waiting, and returns its pid. A task
-	// that waits already is used again.
+	// that waits or runs already is left alone.
 	CreateTask(ctx context.Context, tenant string, uid spec.UID) (pid int, err error)
-	// Start lets a waiting task run; one that runs is left alone.
-	Start(ctx context.Context, tenant string, uid spec.UID) error
-	// Stop sends the image's stop signal and waits; it returns without error when
-	// the task ended within grace and with a timeout fault when it did not.
-	Stop(ctx context.Context, tenant string, uid spec.UID, grace time.Duration) error
+	// StartTask lets a waiting task run; one that runs is left alone.
+	StartTask(ctx context.Context, tenant string, uid spec.UID) error
+	// StopTask sends the image's stop signal and waits; it returns without error
+	// when the task ended within grace and with a timeout fault when it did not.
+	StopTask(ctx context.Context, tenant string, uid spec.UID, grace time.Duration) error
+	// AwaitExit waits until the task has ended and says how: nil when there is no
+	// task or it was never started, unknown when the status was lost.
+	AwaitExit(ctx context.Context, tenant string, uid spec.UID) (*spec.ExitStatus, error)
 	// DeleteTask deletes the ended task with its FIFOs; the status it had must be
 	// recorded before.
 	DeleteTask(ctx context.Context, tenant string, uid spec.UID) error
-	// DeleteContainer deletes container, the files of /etc and, unless the disk is
-	// kept, the snapshot.
-	DeleteContainer(ctx context.Context, tenant string, uid spec.UID, disk Disk) error
 }
 
 // Disk says what becomes of an instance's writable layer.
@@ -212,7 +219,7 @@ type ContainerState struct {
 type Task struct {
 	Status TaskStatus `json:"status"`
 	Pid    int        `json:"pid,omitempty"`
-	// Exit is set when Status is TaskExited.
+	// Exit is set when Status is TaskExited, unless the task was never started.
 	Exit *spec.ExitStatus `json:"exit,omitempty"`
 }
 

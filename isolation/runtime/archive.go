@@ -1,0 +1,89 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/images/archive"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/agent/plan"
+	"github.com/gpuhost/gpuhost/isolation"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// importFile imports an archive that lies on the host.
+func (c *Client) importFile(ctx context.Context, tenant, name, file string, report plan.Report) (isolation.Image, error) {
+	what := "import image " + name
+	f, err := os.Open(file)
+	if err != nil {
+		return isolation.Image{}, fault.Wrap(fault.NotFound, what, err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return isolation.Image{}, fault.Wrap(fault.Internal, what, err)
+	}
+	if !info.Mode().IsRegular() {
+		return isolation.Image{}, fault.New(fault.Invalid, what, "%s is no file", file)
+	}
+	if err := c.fits(what, info.Size()); err != nil {
+		return isolation.Image{}, err
+	}
+	counted := newMeter(report, info.Size())
+	return c.importReader(ctx, tenant, name, counted.reader(f))
+}
+
+// ImportImage imports an OCI or docker archive into the tenant's store under
+// ref and unpacks it.
+func (c *Client) ImportImage(ctx context.Context, tenant, ref string, r io.Reader) (isolation.Image, error) {
+	name, _, err := imageName(ref)
+	if err != nil {
+		return isolation.Image{}, err
+	}
+	return c.importReader(ctx, tenant, name, r)
+}
+
+func (c *Client) importReader(ctx context.Context, tenant, name string, r io.Reader) (isolation.Image, error) {
+	what := "import image " + name
+	// Until the image is recorded, a lease keeps its blobs from being collected.
+	ctx, done, err := c.containerd.WithLease(c.tenant(ctx, tenant))
+	if err != nil {
+		return isolation.Image{}, wrap(what, err)
+	}
+	defer done(context.WithoutCancel(ctx))
+	store := c.containerd.ContentStore()
+	index, err := archive.ImportIndex(ctx, store, r)
+	if err != nil {
+		return isolation.Image{}, unpackFault(what, fmt.Errorf("not a complete image archive: %w", err))
+	}
+	children := images.FilterPlatforms(images.ChildrenHandler(store), platforms.Default())
+	if err := images.Walk(ctx, images.SetChildrenLabels(store, children), index); err != nil {
+		return isolation.Image{}, unpackFault(what, err)
+	}
+	image, err := c.recordImage(ctx, name, index)
+	if err != nil {
+		return isolation.Image{}, wrap(what, err)
+	}
+	return c.unpack(ctx, name, image)
+}
+
+// recordImage names target, whatever names the archive itself wants: those
+// could be of the tenant's other images.
+func (c *Client) recordImage(ctx context.Context, name string, target imagespec.Descriptor) (containerd.Image, error) {
+	record := images.Image{Name: name, Target: target}
+	store := c.containerd.ImageService()
+	made, err := store.Create(ctx, record)
+	if errdefs.IsAlreadyExists(err) {
+		made, err = store.Update(ctx, record, "target")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return containerd.NewImage(c.containerd, made), nil
+}

@@ -1,0 +1,211 @@
+package runtime
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"strconv"
+	"syscall"
+
+	options "github.com/containerd/containerd/api/types/runc/options"
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/typeurl/v2"
+	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/isolation"
+	"github.com/gpuhost/gpuhost/isolation/oci"
+	"github.com/moby/sys/signal"
+	"github.com/opencontainers/image-spec/identity"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Labels on containers and snapshots.
+const (
+	labelUID         = "gpuhost/uid"
+	labelGeneration  = "gpuhost/generation"
+	labelFingerprint = "gpuhost/fingerprint"
+	// labelKeep keeps a snapshot alive while no container uses it: without it,
+	// deleting a container to make it anew would cost the tenant's disk.
+	labelKeep = "containerd.io/gc.root"
+)
+
+// State reads snapshot, container and task of an instance.
+func (c *Client) State(ctx context.Context, tenant string, uid spec.UID) (isolation.ContainerState, error) {
+	ctx = c.tenant(ctx, tenant)
+	what := "read container " + string(uid)
+	var state isolation.ContainerState
+	switch _, err := c.snapshots().Stat(ctx, string(uid)); {
+	case err == nil:
+		state.Snapshot = true
+	case !errdefs.IsNotFound(err):
+		return state, wrap(what, err)
+	}
+	record, err := c.containerd.ContainerService().Get(ctx, string(uid))
+	if errdefs.IsNotFound(err) {
+		return state, nil
+	}
+	if err != nil {
+		return state, wrap(what, err)
+	}
+	state.Container = true
+	state.Generation, _ = strconv.ParseUint(record.Labels[labelGeneration], 10, 64)
+	if err := json.Unmarshal([]byte(record.Labels[labelFingerprint]), &state.Fingerprint); err != nil {
+		state.Fingerprint = nil // made by somebody else: differs from any lease
+	}
+	state.Task, err = c.task(ctx, uid)
+	return state, wrap(what, err)
+}
+
+// Prepare makes snapshot and container where they are missing, the FIFOs and
+// the files of /etc.
+func (c *Client) Prepare(ctx context.Context, creation isolation.Creation) error {
+	lease := creation.Lease
+	ctx = c.tenant(ctx, lease.Tenant)
+	what := "make container " + string(lease.UID)
+	if err := c.writeEtc(lease); err != nil {
+		return wrap(what, err)
+	}
+	if err := makePipes(c.config.Paths.IODir(lease.UID)); err != nil {
+		return wrap(what, err)
+	}
+	if _, err := c.containerd.ContainerService().Get(ctx, string(lease.UID)); !errdefs.IsNotFound(err) {
+		return wrap(what, err)
+	}
+	image, err := c.image(ctx, lease.Image)
+	if err != nil {
+		return wrap(what, err)
+	}
+	if err := c.makeSnapshot(ctx, lease, image); err != nil {
+		return wrap(what, err)
+	}
+	record, err := c.record(ctx, creation, image)
+	if err != nil {
+		return wrap(what, err)
+	}
+	_, err = c.containerd.ContainerService().Create(ctx, record)
+	return wrap(what, err)
+}
+
+// makeSnapshot makes the instance's writable layer, idmapped into its range.
+func (c *Client) makeSnapshot(ctx context.Context, lease isolation.Lease, image containerd.Image) error {
+	diffs, err := image.RootFS(ctx)
+	if err != nil {
+		return err
+	}
+	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: lease.IDs.Start, Size: lease.IDs.Size}}
+	labels := map[string]string{labelUID: string(lease.UID), labelKeep: "true"}
+	_, err = c.snapshots().Prepare(ctx, string(lease.UID), identity.ChainID(diffs).String(),
+		snapshots.WithLabels(labels), containerd.WithUserNSRemapperLabels(ids, ids))
+	if errdefs.IsAlreadyExists(err) {
+		return nil
+	}
+	return err
+}
+
+// record is the container as containerd keeps it.
+func (c *Client) record(ctx context.Context, creation isolation.Creation, image containerd.Image) (containers.Container, error) {
+	lease := creation.Lease
+	config, err := image.Spec(ctx)
+	if err != nil {
+		return containers.Container{}, err
+	}
+	built, err := c.build(ctx, creation, config, image)
+	if err != nil {
+		return containers.Container{}, err
+	}
+	anySpec, err := typeurl.MarshalAny(built)
+	if err != nil {
+		return containers.Container{}, err
+	}
+	runc, err := typeurl.MarshalAny(c.runcOptions(lease.IDs))
+	if err != nil {
+		return containers.Container{}, err
+	}
+	fingerprint, err := json.Marshal(creation.Fingerprint)
+	if err != nil {
+		return containers.Container{}, err
+	}
+	return containers.Container{
+		ID: string(lease.UID),
+		Labels: map[string]string{
+			labelUID:                   string(lease.UID),
+			labelGeneration:            strconv.FormatUint(lease.Generation, 10),
+			labelFingerprint:           string(fingerprint),
+			containerd.StopSignalLabel: stopSignal(config.Config.StopSignal),
+		},
+		Image:       image.Name(),
+		Runtime:     containers.RuntimeInfo{Name: runtimeName, Options: runc},
+		Spec:        anySpec,
+		SnapshotKey: string(lease.UID),
+		Snapshotter: snapshotter,
+	}, nil
+}
+
+func (c *Client) build(ctx context.Context, creation isolation.Creation, config imagespec.Image, image containerd.Image) (*specs.Spec, error) {
+	user := creation.Lease.User
+	if user == "" {
+		user = config.Config.User
+	}
+	resolved, err := oci.ResolveUser(user, c.accounts(ctx, creation.Lease, image))
+	if err != nil {
+		return nil, err
+	}
+	return oci.Build(oci.Input{
+		Lease: creation.Lease, Paths: c.config.Paths, Image: config.Config, User: resolved, Env: creation.Env,
+		Nodes: creation.Nodes, Controllers: creation.Controllers, CPUs: goruntime.NumCPU(),
+	})
+}
+
+// runcOptions: the pipes between shim and container belong to the tenant's
+// root, or its /dev/stderr could not be opened again.
+func (c *Client) runcOptions(ids isolation.IDRange) *options.Options {
+	return &options.Options{
+		BinaryName: filepath.Join(c.config.Bin, "runc"),
+		Root:       c.config.runcRoot(),
+		IoUid:      ids.Start,
+		IoGid:      ids.Start,
+	}
+}
+
+// stopSignal is the image's, or SIGTERM where that is none.
+func stopSignal(name string) string {
+	if _, err := signal.ParseSignal(name); err != nil {
+		return "SIGTERM"
+	}
+	return name
+}
+
+// Delete deletes container, the files of /etc and, unless it is kept, the disk.
+func (c *Client) Delete(ctx context.Context, tenant string, uid spec.UID, disk isolation.Disk) error {
+	ctx = c.tenant(ctx, tenant)
+	what := "delete container " + string(uid)
+	if err := c.containerd.ContainerService().Delete(ctx, string(uid)); err != nil && !errdefs.IsNotFound(err) {
+		return wrap(what, err)
+	}
+	if disk == isolation.DeleteDisk {
+		if err := c.snapshots().Remove(ctx, string(uid)); err != nil && !errdefs.IsNotFound(err) {
+			return wrap(what, err)
+		}
+	}
+	return wrap(what, os.RemoveAll(c.config.Paths.EtcDir(uid)))
+}
+
+// makePipes makes the FIFOs of a task's output.
+func makePipes(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, name := range []string{isolation.Stdout, isolation.Stderr} {
+		if err := syscall.Mkfifo(filepath.Join(dir, name), 0o600); err != nil && !errors.Is(err, os.ErrExist) {
+			return fmt.Errorf("make fifo %s: %w", name, err)
+		}
+	}
+	return nil
+}
