@@ -1,0 +1,41 @@
+package isolation
+
+// Have is one instance's container as observed.
+type Have struct {
+	// Image is looked up only where a container has to be made.
+	Image     Image          `json:"image,omitzero"`
+	Container ContainerState `json:"container"`
+	Cgroup    CgroupState    `json:"cgroup"`
+	Nodes     NodesState     `json:"nodes"`
+	Pin       PinState       `json:"pin,omitempty"`
+	LogAlive  bool           `json:"logAlive"`
+}
+
+// Running says whether the tenant's own code is running.
+func (h Have) Running() bool { return h.Container.Task.Status == TaskRunning }
+
+// ends says whether there is something that must be stopped first: a task that
+// runs or waits, or processes whose task is gone.
+func (h Have) ends() bool {
+	switch h.Container.Task.Status {
+	case TaskCreated, TaskRunning:
+		return true
+	}
+	return h.Cgroup.Populated
+}
+
+// remains names what is left of a task, the task itself first.
+func (h Have) remains() []string {
+	var left []string
+	add := func(there bool, what string) {
+		if there {
+			left = append(left, what)
+		}
+	}
+	add(h.Container.Task.Status != TaskNone, "task")
+	add(h.Cgroup.Exists, "cgroup")
+	add(len(h.Nodes.Nodes) > 0, "device nodes")
+	add(h.Pin != PinNone, "network namespace pin")
+	add(h.LogAlive, "log writer")
+	return left
+}
