@@ -1,0 +1,257 @@
+package network
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/network/policy"
+	"github.com/gpuhost/gpuhost/network/ruleset"
+)
+
+// The chains and sets of a router namespace that are there whatever it holds.
+const (
+	generationChain = "generation"
+	refuseChain     = "refuse"
+	deliverChain    = "deliver"
+	protectChain    = "protect"
+	servicesChain   = "services"
+
+	fromMap     = "from"     // link a packet comes from → its endpoint's egress chain
+	toMap       = "to"       // link a packet leaves by → its endpoint's ingress chain
+	servicesMap = "services" // links whose instances may ask the VPC's services
+	publishMap  = "publish"  // published protocol and port → endpoint and port
+	intranetSet = "intranet4"
+	protectSet  = "protected"
+
+	spoofCounter     = "spoofed"
+	refusedCounter   = "refused"
+	invalidCounter   = "invalid"
+	protectedCounter = "protected"
+)
+
+// Numbers of the kernel's interface that rules compare with.
+const (
+	etherIPv4     = 0x0800
+	familyIPv4    = 2
+	protoTCP      = 6
+	protoUDP      = 17
+	portDNS       = 53
+	portVXLAN     = 4789
+	stateInvalid  = 1
+	statusDNAT    = 1 << 5
+	dirOriginal   = 0
+	dirReply      = 1
+	fibLocal      = 2
+	guardPriority = -500
+)
+
+func fixedCounters() []string { return []string{refusedCounter, invalidCounter, protectedCounter} }
+
+func verdict(kind ruleset.VerdictKind) ruleset.Verdict { return ruleset.Verdict{Kind: kind} }
+func jump(chain string) ruleset.Verdict                { return ruleset.Verdict{Kind: ruleset.Jump, Chain: chain} }
+func proceed(chain string) ruleset.Verdict             { return ruleset.Verdict{Kind: ruleset.Goto, Chain: chain} }
+func count(counter string) ruleset.Count               { return ruleset.Count{Counter: counter} }
+
+func equals(field ruleset.Field, value ruleset.Value) ruleset.Match {
+	return ruleset.Match{Field: field, Value: value}
+}
+
+func direction(d uint8) ruleset.Match { return equals(ruleset.CtDirection, ruleset.Byte(d)) }
+
+func base(kind, hook string, priority int32, drop bool) *ruleset.Base {
+	return &ruleset.Base{Type: kind, Hook: hook, Priority: priority, Drop: drop}
+}
+
+// fixedChains are the same in every VPC: they say in which order what is asked.
+func fixedChains() []*ruleset.Chain {
+	drop, accept := verdict(ruleset.Drop), verdict(ruleset.Accept)
+	key := []ruleset.Field{ruleset.L4Proto, ruleset.DestPort}
+	return []*ruleset.Chain{
+		{Name: refuseChain, Rules: []ruleset.Rule{ruleset.Do(count(refusedCounter), drop)}},
+		{Name: deliverChain, Rules: []ruleset.Rule{ruleset.Do(ruleset.Map{Fields: []ruleset.Field{ruleset.Oifname}, Map: toMap})}},
+		protect(),
+		services(),
+		forward(),
+		{Name: "input", Base: base("filter", "input", 0, true), Rules: []ruleset.Rule{
+			ruleset.Do(equals(ruleset.Iifname, ruleset.Ifname("lo")), accept),
+			ruleset.Do(ruleset.Map{Fields: []ruleset.Field{ruleset.Iifname}, Map: servicesMap}),
+		}},
+		{Name: "nat_pre", Base: base("nat", "prerouting", -100, false), Rules: []ruleset.Rule{
+			ruleset.Do(equals(ruleset.Iifname, ruleset.Ifname(UplinkName)),
+				ruleset.DNAT{Fields: key, Map: publishMap, WithPort: true}),
+		}},
+	}
+}
+
+// forward decides about every packet of a tenant. What comes from or goes to a
+// link that is in no map meets the chain's policy: drop.
+func forward() *ruleset.Chain {
+	drop := verdict(ruleset.Drop)
+	up := ruleset.Ifname(UplinkName)
+	return &ruleset.Chain{Name: "forward", Base: base("filter", "forward", 0, true), Rules: []ruleset.Rule{
+		ruleset.Do(ruleset.Match{Field: ruleset.NfProto, Not: true, Value: ruleset.Byte(familyIPv4)}, drop),
+		ruleset.Do(ruleset.Match{Field: ruleset.CtState, Mask: stateInvalid, Not: true, Value: ruleset.Word(0)}, count(invalidCounter), drop),
+		ruleset.Do(equals(ruleset.Oifname, up), direction(dirOriginal), jump(protectChain)),
+		ruleset.Do(equals(ruleset.Iifname, up), direction(dirOriginal),
+			ruleset.Match{Field: ruleset.CtStatus, Mask: statusDNAT, Value: ruleset.Word(0)}, proceed(refuseChain)),
+		ruleset.Do(ruleset.Map{Fields: []ruleset.Field{ruleset.Iifname}, Map: fromMap}),
+	}}
+}
+
+// protect keeps what a tenant originates away from the operator. Replies do not
+// come here: an operator may use a published port.
+func protect() *ruleset.Chain {
+	drop := verdict(ruleset.Drop)
+	return &ruleset.Chain{Name: protectChain, Rules: []ruleset.Rule{
+		ruleset.Do(ruleset.In{Fields: []ruleset.Field{ruleset.Destination}, Set: protectSet}, count(protectedCounter), drop),
+		ruleset.Do(equals(ruleset.L4Proto, ruleset.Proto(protoUDP)), equals(ruleset.DestPort, ruleset.Port(portVXLAN)), count(protectedCounter), drop),
+	}}
+}
+
+// services lets instances ask the VPC's resolver.
+func services() *ruleset.Chain {
+	ask := func(proto uint8) ruleset.Rule {
+		return ruleset.Do(equals(ruleset.Destination, ruleset.Addr(ServiceAddress())),
+			equals(ruleset.L4Proto, ruleset.Proto(proto)), equals(ruleset.DestPort, ruleset.Port(portDNS)), verdict(ruleset.Accept))
+	}
+	return &ruleset.Chain{Name: servicesChain, Rules: []ruleset.Rule{ask(protoUDP), ask(protoTCP)}}
+}
+
+// snatChain hides the tenant's addresses behind the router's transit address.
+func snatChain(router netip.Addr) *ruleset.Chain {
+	return &ruleset.Chain{Name: "nat_post", Base: base("nat", "postrouting", 100, false), Rules: []ruleset.Rule{
+		ruleset.Do(equals(ruleset.Oifname, ruleset.Ifname(UplinkName)), ruleset.SNAT{Address: router}),
+	}}
+}
+
+// markChain says which version is loaded. Nothing jumps to it.
+func markChain(marks Marks) *ruleset.Chain {
+	return &ruleset.Chain{Name: generationChain, Rules: []ruleset.Rule{
+		{Exprs: []ruleset.Expr{verdict(ruleset.Return)}, Comment: marks.comment()},
+	}}
+}
+
+// compilePolicy makes the chain that passes what its epoch or its rules allow by
+// returning, and the chain that stamps.
+func compilePolicy(s side, name string, stamp Stamp, program policy.Program) compiledPolicy {
+	stamper := name + "_ok"
+	compiled := compiledPolicy{stamp: stamp}
+	current := tag(stamp.Epoch)
+	rules := []ruleset.Rule{{Exprs: []ruleset.Expr{s.match(epochBits, current), verdict(ruleset.Return)}, Comment: stamp.comment()}}
+	for i, segment := range program {
+		if segment.Group != nil {
+			rules = append(rules, groupRules(s, *segment.Group, stamper)...)
+			continue
+		}
+		set := boxSet(name, i, segment.Boxes, stamper)
+		compiled.sets = append(compiled.sets, set)
+		rules = append(rules, ruleset.Do(ruleset.Map{
+			Fields: []ruleset.Field{s.remote, ruleset.CtProtocol, ruleset.CtServicePort}, Map: set.Name,
+		}))
+	}
+	rules = append(rules, ruleset.Do(proceed(refuseChain)))
+	compiled.chains = []*ruleset.Chain{{Name: name, Rules: rules}, stampChain(s, stamper, current)}
+	return compiled
+}
+
+// stampChain writes the epoch and the class into the connection's mark.
+func stampChain(s side, name string, current uint32) *ruleset.Chain {
+	return &ruleset.Chain{Name: name, Rules: []ruleset.Rule{
+		ruleset.Do(ruleset.In{Fields: []ruleset.Field{s.remote}, Set: intranetSet}, s.stamp(current), verdict(ruleset.Return)),
+		ruleset.Do(s.stamp(classBit | current)),
+	}}
+}
+
+func outcome(v policy.Verdict, stamper string) ruleset.Verdict {
+	if v == policy.Accept {
+		return proceed(stamper)
+	}
+	return proceed(refuseChain)
+}
+
+// groupRules is a rule that names a group: a lookup in the group's own set, once
+// for each range of ports.
+func groupRules(s side, rule policy.Rule, stamper string) []ruleset.Rule {
+	var rules []ruleset.Rule
+	for _, ports := range rule.Ports {
+		exprs := []ruleset.Expr{ruleset.In{Fields: []ruleset.Field{s.remote}, Set: groupSet(rule.Group)}}
+		if rule.Protocols.From == rule.Protocols.To {
+			exprs = append(exprs, equals(ruleset.CtProtocol, ruleset.Proto(rule.Protocols.From)))
+		}
+		if ports != (policy.Ports{From: 0, To: 65535}) {
+			exprs = append(exprs, ruleset.InRange{Field: ruleset.CtServicePort, From: ruleset.Port(ports.From), To: ruleset.Port(ports.To)})
+		}
+		rules = append(rules, ruleset.Do(append(exprs, outcome(rule.Verdict, stamper))...))
+	}
+	return rules
+}
+
+// endpoint makes an instance's chains. They hold no rule of its groups, so that
+// a changed policy does not touch them, and they count every packet let through,
+// the one that was stamped just now too.
+//
+//	from the link:  from_X ─▶ policy ─▶ count ─▶ deliver
+//	to the link:      to_X ─▶ policy ─▶ count ─▶ accept
+//
+// The policy asked is the one of the side that X was when the connection began.
+func compileEndpoint(e Endpoint) compiledEndpoint {
+	key := listKey(e.Groups)
+	pass := func(name string, s side, d Direction, end ruleset.Verdict) *ruleset.Chain {
+		return &ruleset.Chain{Name: name, Rules: []ruleset.Rule{
+			ruleset.Do(jump(chainOf(s, key))),
+			ruleset.Do(s.match(classBit, 0), count(counterName(e.Instance, Intranet, d)), end),
+			ruleset.Do(count(counterName(e.Instance, Internet, d)), end),
+		}}
+	}
+	first := func(c *ruleset.Chain, answering string) *ruleset.Chain {
+		c.Rules = slices.Insert(c.Rules, 0, ruleset.Do(direction(dirReply), proceed(answering)))
+		return c
+	}
+	from, to := "from_"+string(e.Instance), "to_"+string(e.Instance)
+	deliver, accept := proceed(deliverChain), verdict(ruleset.Accept)
+	return compiledEndpoint{of: e, guard: guardChain(e), chains: []*ruleset.Chain{
+		pass(from+"_r", inbound(), Egress, deliver),
+		first(pass(from, outbound(), Egress, deliver), from+"_r"),
+		pass(to+"_r", outbound(), Ingress, accept),
+		first(pass(to, inbound(), Ingress, accept), to+"_r"),
+	}}
+}
+
+// guardChain lets an instance send IPv4 from its own two addresses and nothing
+// else: no ARP (both ends have permanent neighbours), no IPv6.
+func guardChain(e Endpoint) *ruleset.Chain {
+	hook := base("filter", "ingress", guardPriority, true)
+	hook.Device = LinkName(e.Instance)
+	return &ruleset.Chain{Name: guardName(e.Instance), Base: hook, Rules: []ruleset.Rule{
+		ruleset.Do(equals(ruleset.EtherProtocol, ruleset.EtherType(etherIPv4)),
+			equals(ruleset.EtherSource, ruleset.MAC(InstanceMAC(e.Instance))),
+			equals(ruleset.Source, ruleset.Addr(e.Address)), verdict(ruleset.Accept)),
+		{Exprs: []ruleset.Expr{count(spoofCounter), verdict(ruleset.Drop)}, Comment: guardComment + e.Address.String()},
+	}}
+}
+
+// guardComment comes before the address in a guard's last rule, so that whoever
+// reads the guard back knows whose it is.
+const guardComment = "guard of "
+
+func guardedAddress(chain *ruleset.ChainState) (netip.Addr, bool) {
+	if chain == nil || len(chain.Rules) == 0 {
+		return netip.Addr{}, false
+	}
+	text, ok := strings.CutPrefix(chain.Rules[len(chain.Rules)-1].Comment, guardComment)
+	address, err := netip.ParseAddr(text)
+	return address, ok && err == nil
+}
+
+func guardName(instance spec.UID) string { return "guard_" + string(instance) }
+
+// GuardInForce says whether the guard of an endpoint is among the chains read
+// back: the right device, the right address, and default deny.
+func GuardInForce(guard *ruleset.State, e Endpoint) bool {
+	if guard == nil {
+		return false
+	}
+	return ruleset.Differs(guardChain(e), guard.Chains[guardName(e.Instance)]) == ""
+}

@@ -1,0 +1,35 @@
+package network
+
+import (
+	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/network/ruleset"
+)
+
+// Have is a router namespace as it stands.
+type Have struct {
+	Namespace bool // it is pinned, switched to forwarding, and has the service address
+	// Transit is what the transit link's ends have; zero when it is missing, down
+	// or cut.
+	Transit Transit
+	Guard   *ruleset.State // nil: the table is absent
+	Router  *ruleset.State // nil: the table is absent
+	Links   map[spec.UID]LinkState
+}
+
+// LinkState is the router's end of an instance's link.
+type LinkState struct {
+	Up bool `json:"up"`
+	// Current says that the other end lies in the namespace that is pinned now at
+	// the path it was made for.
+	Current bool `json:"current"`
+}
+
+// Present says whether anything of the VPC is on the host.
+func (h Have) Present() bool { return h.Namespace || h.Transit != (Transit{}) }
+
+// HostHave is the host's own namespace as it stands.
+type HostHave struct {
+	Table *ruleset.State // nil: absent
+	// Forwarding says that every device that tenants' traffic crosses forwards.
+	Forwarding bool
+}

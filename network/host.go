@@ -1,0 +1,143 @@
+package network
+
+import (
+	"net/netip"
+	"strings"
+
+	"github.com/gpuhost/gpuhost/agent/plan"
+	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/network/ruleset"
+)
+
+// HostWant is what the host's own namespace should do for its VPCs.
+type HostWant struct {
+	VPCs []HostVPC `json:"vpcs"`
+	// Protected are the operator's networks that no tenant may originate traffic to.
+	Protected []netip.Prefix `json:"protected"`
+	// Uplink is the device tenants leave the host by, "" for any.
+	Uplink string `json:"uplink,omitempty"`
+}
+
+// HostVPC is what the host needs to know of one VPC.
+type HostVPC struct {
+	UID     spec.UID       `json:"uid"`
+	Transit Transit        `json:"transit"`
+	Publish []spec.Publish `json:"publish,omitempty"`
+}
+
+// HostArgs are what load-host brings in force; a nil Table removes it.
+type HostArgs struct {
+	Changes []string       `json:"changes"`
+	Table   *ruleset.Table `json:"-"`
+}
+
+const (
+	transitSet    = "transit" // the host's ends of all transit links
+	routersSet    = "routers" // the routers' transit addresses
+	fromTenants   = "from_tenants"
+	toTenants     = "to_tenants"
+	tenantCounter = "tenant_refused"
+)
+
+// PlanHost makes the step that brings the host's table to what is wanted; a nil
+// want removes it.
+func (p *Planner) PlanHost(want *HostWant, have HostHave) (plan.Plan, error) {
+	object := strings.TrimPrefix(p.table, "gpuhost_")
+	if want == nil {
+		if have.Table == nil {
+			return plan.Plan{}, nil
+		}
+		return plan.Of(plan.NewStep(plan.Network, VerbLoadHost, object, "no network is wanted on this host", HostArgs{})), nil
+	}
+	table := p.CompileHost(*want)
+	changes, err := ruleset.Diff(have.Table, table)
+	if err != nil {
+		return plan.Plan{}, err
+	}
+	why := changes.Summary()
+	if !have.Forwarding {
+		why = append(why, "a device that tenants' traffic crosses does not forward")
+	}
+	if changes.Empty() && have.Forwarding {
+		return plan.Plan{}, nil
+	}
+	step := plan.NewStep(plan.Network, VerbLoadHost, object, strings.Join(why, "; "), HostArgs{Changes: why, Table: table})
+	step.Title = "this host"
+	return plan.Of(step), nil
+}
+
+// CompileHost makes the table of the host's own namespace: the one place where
+// tenants' traffic meets the host's stack. Its policies accept, because the rest
+// of the namespace is the operator's; everything about tenants is decided by the
+// transit links' names.
+func (p *Planner) CompileHost(want HostWant) *ruleset.Table {
+	return &ruleset.Table{
+		Family: ruleset.INet, Name: p.table,
+		Counters: []string{tenantCounter, protectedCounter},
+		Sets:     hostSets(want),
+		Chains:   hostChains(want.Uplink),
+	}
+}
+
+func hostSets(want HostWant) []*ruleset.Set {
+	transit := &ruleset.Set{Name: transitSet, Key: []ruleset.Type{ruleset.TypeIfname}}
+	routers := &ruleset.Set{Name: routersSet, Key: []ruleset.Type{ruleset.TypeAddr}}
+	publish := &ruleset.Set{
+		Name: publishMap, Key: []ruleset.Type{ruleset.TypeProto, ruleset.TypePort}, Data: []ruleset.Type{ruleset.TypeAddr},
+	}
+	for _, v := range want.VPCs {
+		transit.Elements = append(transit.Elements, ruleset.Element{From: ruleset.Ifname(TransitName(v.UID))})
+		routers.Elements = append(routers.Elements, ruleset.Element{From: ruleset.Addr(v.Transit.Router)})
+		for _, port := range v.Publish {
+			publish.Elements = append(publish.Elements, ruleset.Element{From: publishKey(port), Data: ruleset.Addr(v.Transit.Router)})
+		}
+	}
+	return []*ruleset.Set{transit, routers, publish, addressSet(protectSet, want.Protected)}
+}
+
+func hostChains(uplink string) []*ruleset.Chain {
+	drop, accept := verdict(ruleset.Drop), verdict(ruleset.Accept)
+	refuse := []ruleset.Expr{count(tenantCounter), drop}
+	on := func(f ruleset.Field) ruleset.In { return ruleset.In{Fields: []ruleset.Field{f}, Set: transitSet} }
+	reply := direction(dirReply)
+	from := []ruleset.Rule{
+		ruleset.Do(reply, accept), // of a connection that a published port let in
+		ruleset.Do(append([]ruleset.Expr{on(ruleset.Oifname)}, refuse...)...),
+		ruleset.Do(ruleset.In{Fields: []ruleset.Field{ruleset.Destination}, Set: protectSet}, count(protectedCounter), drop),
+		ruleset.Do(equals(ruleset.L4Proto, ruleset.Proto(protoUDP)), equals(ruleset.DestPort, ruleset.Port(portVXLAN)), count(protectedCounter), drop),
+	}
+	if uplink != "" {
+		leaves := ruleset.Match{Field: ruleset.Oifname, Not: true, Value: ruleset.Ifname(uplink)}
+		from = append(from, ruleset.Do(append([]ruleset.Expr{leaves}, refuse...)...))
+	}
+	loopback := ruleset.Do(ruleset.InRange{
+		Field: ruleset.Destination,
+		From:  ruleset.Addr(netip.AddrFrom4([4]byte{127, 0, 0, 0})),
+		To:    ruleset.Addr(netip.AddrFrom4([4]byte{127, 255, 255, 255})),
+	}, verdict(ruleset.Return))
+	published := ruleset.Match{Field: ruleset.CtStatus, Mask: statusDNAT, Not: true, Value: ruleset.Word(0)}
+	return []*ruleset.Chain{
+		{Name: fromTenants, Rules: append(from, ruleset.Do(accept))},
+		{Name: toTenants, Rules: []ruleset.Rule{ruleset.Do(reply, accept), ruleset.Do(published, accept), ruleset.Do(refuse...)}},
+		{Name: "forward", Base: base("filter", "forward", 0, false), Rules: []ruleset.Rule{
+			ruleset.Do(on(ruleset.Iifname), proceed(fromTenants)),
+			ruleset.Do(on(ruleset.Oifname), proceed(toTenants)),
+		}},
+		{Name: "input", Base: base("filter", "input", 0, false), Rules: []ruleset.Rule{
+			ruleset.Do(on(ruleset.Iifname), reply, accept),
+			ruleset.Do(append([]ruleset.Expr{on(ruleset.Iifname)}, refuse...)...),
+		}},
+		{Name: "nat_pre", Base: base("nat", "prerouting", -100, false), Rules: []ruleset.Rule{translate()}},
+		{Name: "nat_out", Base: base("nat", "output", -100, false), Rules: []ruleset.Rule{loopback, translate()}},
+		{Name: "nat_post", Base: base("nat", "postrouting", 100, false), Rules: []ruleset.Rule{
+			ruleset.Do(ruleset.In{Fields: []ruleset.Field{ruleset.Source}, Set: routersSet}, ruleset.Masquerade{}),
+		}},
+	}
+}
+
+// translate sends what is for a published port of the host's addresses to the
+// router of the VPC that published it, which translates once more. The port stays.
+func translate() ruleset.Rule {
+	key := []ruleset.Field{ruleset.L4Proto, ruleset.DestPort}
+	return ruleset.Do(equals(ruleset.FibType, ruleset.Word(fibLocal)), ruleset.DNAT{Fields: key, Map: publishMap})
+}

@@ -1,0 +1,205 @@
+package policy
+
+import (
+	"math"
+	"net/netip"
+	"slices"
+)
+
+// Packet is what a rule looks at: the remote end's address, the protocol, and
+// the port of the end that was connected to.
+type Packet struct {
+	Remote   netip.Addr
+	Protocol uint8
+	Port     uint16
+}
+
+// Members says whether an address belongs to a group.
+type Members func(group string, a netip.Addr) bool
+
+// Evaluate walks the rules in order and lets the first match decide: the
+// definition that every compiled form is tested against.
+func Evaluate(rules []Rule, members Members, p Packet) Verdict {
+	for _, r := range rules {
+		if r.matches(members, p) {
+			return r.Verdict
+		}
+	}
+	return Drop
+}
+
+func (r Rule) matches(members Members, p Packet) bool {
+	if p.Protocol < r.Protocols.From || p.Protocol > r.Protocols.To {
+		return false
+	}
+	if !slices.ContainsFunc(r.Ports, func(q Ports) bool { return p.Port >= q.From && p.Port <= q.To }) {
+		return false
+	}
+	if r.Group != "" {
+		return members(r.Group, p.Remote)
+	}
+	a := number(p.Remote)
+	return a >= r.Remote.From && a <= r.Remote.To
+}
+
+// Box is a set of packets: the product of three ranges, and what happens to them.
+type Box struct {
+	Remote    Addresses
+	Protocols Protocols
+	Ports     Ports
+	Verdict   Verdict
+}
+
+func (b Box) contains(p Packet) bool {
+	a := number(p.Remote)
+	return a >= b.Remote.From && a <= b.Remote.To &&
+		p.Protocol >= b.Protocols.From && p.Protocol <= b.Protocols.To &&
+		p.Port >= b.Ports.From && p.Port <= b.Ports.To
+}
+
+// Segment is one lookup of a program: either disjoint boxes, or one rule that
+// names a group. What it does not match goes on to the next segment.
+type Segment struct {
+	Boxes []Box
+	Group *Rule
+}
+
+// Program is a compiled rule list. What no segment matches is dropped.
+type Program []Segment
+
+// Evaluate runs the program the way the kernel does.
+func (g Program) Evaluate(members Members, p Packet) Verdict {
+	for _, s := range g {
+		if s.Group != nil && s.Group.matches(members, p) {
+			return s.Group.Verdict
+		}
+		for _, b := range s.Boxes {
+			if b.contains(p) {
+				return b.Verdict
+			}
+		}
+	}
+	return Drop
+}
+
+// Compile turns an ordered list into segments of disjoint boxes. The lists of
+// several groups bound to one instance are simply concatenated before.
+func Compile(rules []Rule) Program {
+	var program Program
+	var boxes []Box
+	flush := func() {
+		if len(boxes) > 0 {
+			program = append(program, Segment{Boxes: boxes})
+		}
+		boxes = nil
+	}
+	for i := range rules {
+		if rules[i].Group != "" {
+			flush()
+			program = append(program, Segment{Group: &rules[i]})
+			continue
+		}
+		for _, ports := range rules[i].Ports {
+			boxes = cover(boxes, Box{rules[i].Remote, rules[i].Protocols, ports, rules[i].Verdict})
+		}
+	}
+	flush()
+	return trim(program)
+}
+
+// trim leaves out what changes nothing at the end of a program, where dropped
+// and unmatched are the same.
+func trim(program Program) Program {
+	for len(program) > 0 {
+		last := &program[len(program)-1]
+		if last.Group != nil && last.Group.Verdict == Accept {
+			return program
+		}
+		if last.Group == nil {
+			last.Boxes = slices.DeleteFunc(last.Boxes, func(b Box) bool { return b.Verdict == Drop })
+			if len(last.Boxes) > 0 {
+				return program
+			}
+		}
+		program = program[:len(program)-1]
+	}
+	return program
+}
+
+// cover adds the part of add that no earlier box has decided.
+func cover(boxes []Box, add Box) []Box {
+	rest := []Box{add}
+	for _, b := range boxes {
+		var left []Box
+		for _, r := range rest {
+			left = subtract(left, r, b)
+		}
+		rest = left
+		if len(rest) == 0 {
+			return boxes
+		}
+	}
+	return append(boxes, rest...)
+}
+
+// subtract appends the parts of a that lie outside b: at most two a dimension,
+// cut so that the widest dimension, the address, is cut last.
+func subtract(out []Box, a, b Box) []Box {
+	if !overlap(a, b) {
+		return append(out, a)
+	}
+	if a.Protocols.From < b.Protocols.From {
+		below := a
+		below.Protocols.To = b.Protocols.From - 1
+		out, a.Protocols.From = append(out, below), b.Protocols.From
+	}
+	if a.Protocols.To > b.Protocols.To {
+		above := a
+		above.Protocols.From = b.Protocols.To + 1
+		out, a.Protocols.To = append(out, above), b.Protocols.To
+	}
+	if a.Ports.From < b.Ports.From {
+		below := a
+		below.Ports.To = b.Ports.From - 1
+		out, a.Ports.From = append(out, below), b.Ports.From
+	}
+	if a.Ports.To > b.Ports.To {
+		above := a
+		above.Ports.From = b.Ports.To + 1
+		out, a.Ports.To = append(out, above), b.Ports.To
+	}
+	if a.Remote.From < b.Remote.From {
+		below := a
+		below.Remote.To = b.Remote.From - 1
+		out, a.Remote.From = append(out, below), b.Remote.From
+	}
+	if a.Remote.To > b.Remote.To {
+		above := a
+		above.Remote.From = b.Remote.To + 1
+		out = append(out, above)
+	}
+	return out
+}
+
+func overlap(a, b Box) bool {
+	return a.Remote.From <= b.Remote.To && b.Remote.From <= a.Remote.To &&
+		a.Protocols.From <= b.Protocols.To && b.Protocols.From <= a.Protocols.To &&
+		a.Ports.From <= b.Ports.To && b.Ports.From <= a.Ports.To
+}
+
+// Address turns a box's number back into an address.
+func Address(n uint32) netip.Addr {
+	return netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n & math.MaxUint8)})
+}
+
+// References lists the groups that rules name, sorted, each once.
+func References(rules []Rule) []string {
+	var names []string
+	for _, r := range rules {
+		if r.Group != "" {
+			names = append(names, r.Group)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}

@@ -1,0 +1,53 @@
+package network
+
+import (
+	"context"
+	"os"
+
+	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/network/ruleset"
+)
+
+// Routers is what the room needs of the operating system for VPCs.
+// network/router implements it; a fake holds it in memory for the laws.
+type Routers interface {
+	// List names the VPCs whose router namespaces carry this host's mark.
+	List(ctx context.Context) ([]spec.UID, error)
+	// Observe reads a router namespace back. One that is not there is no error.
+	Observe(ctx context.Context, vpc spec.UID) (Have, error)
+	// Open makes the namespace, its transit link and its service address.
+	Open(ctx context.Context, vpc spec.UID, transit Transit) error
+	// Remove ends the namespace with everything in it.
+	Remove(ctx context.Context, vpc spec.UID) error
+	// Load brings rules in force, in one transaction, and forgets what load says.
+	Load(ctx context.Context, vpc spec.UID, load LoadArgs) error
+	// Attach hangs an instance's namespace on the router, provided its guard is in force.
+	Attach(ctx context.Context, vpc spec.UID, endpoint Endpoint) error
+	// Detach takes an instance's link away and forgets its connections.
+	Detach(ctx context.Context, vpc spec.UID, endpoint Endpoint) error
+}
+
+// Host is what the room needs of the host's own namespace.
+type Host interface {
+	// ObserveHost reads the host's table and its VPCs' transit links back.
+	ObserveHost(ctx context.Context) (HostHave, error)
+	// LoadHost brings the host's rules in force; a nil table removes them.
+	LoadHost(ctx context.Context, table *ruleset.Table) error
+}
+
+// Inside is what the room reads and opens inside a router namespace.
+type Inside interface {
+	// Inspect is Observe that trusts nothing remembered.
+	Inspect(ctx context.Context, vpc spec.UID) (Have, error)
+	// Counters reads the named counters of a VPC.
+	Counters(ctx context.Context, vpc spec.UID) (map[string]Count, error)
+	// ServiceSockets listens on the service address, port 53.
+	ServiceSockets(ctx context.Context, vpc spec.UID) (udp, tcp *os.File, err error)
+}
+
+// Ports is all the room needs of the operating system.
+type Ports interface {
+	Routers
+	Host
+	Inside
+}

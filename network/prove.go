@@ -1,0 +1,149 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/network/ruleset"
+)
+
+// Prove reads the kernel and says for each network control of one instance
+// whether it is in force as the VPC wants it.
+func (r *Room) Prove(ctx context.Context, vpc VPC, instance spec.UID) ([]spec.Control, error) {
+	have, err := r.deps.Kernel.Inspect(ctx, vpc.UID)
+	if err != nil {
+		return nil, err
+	}
+	l := r.lane(vpc.UID)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	want, err := l.planner.Compile(vpc, marksOf(have.Router))
+	if err != nil {
+		return nil, err
+	}
+	return prove(want, have, instance), nil
+}
+
+func (r *Room) proveGuard(ctx context.Context, args EndpointArgs) error {
+	if args.Whole == nil {
+		return fault.New(fault.Internal, "prove guard", "the step names no network")
+	}
+	controls, err := r.Prove(ctx, *args.Whole, args.Endpoint.Instance)
+	if err != nil {
+		return err
+	}
+	for _, c := range controls {
+		if !c.Pass {
+			return fault.New(fault.Temporary, "prove guard", "%s %s: expected %s, found %s", c.ID, c.Name, c.Expected, c.Found)
+		}
+	}
+	return nil
+}
+
+// prove compares the rules wanted with what was read back, for one instance.
+func prove(want *Rules, have Have, instance spec.UID) []spec.Control {
+	guard, router := have.Guard, have.Router
+	if guard == nil {
+		guard = &ruleset.State{}
+	}
+	if router == nil {
+		router = &ruleset.State{}
+	}
+	link := have.Links[instance]
+	return []spec.Control{
+		chainControl("N1", "anti-spoof guard on the instance's link", want.Guard, guard, guardName(instance)),
+		linkControl(link),
+		chainControl("N3", "forwarding denied unless a rule allows", want.Router, router, "forward"),
+		chainControl("N4", "the instance's own chains and its groups' policies", want.Router, router, instanceChains(want.Router, instance)...),
+		entryControl(router, instance),
+		generationControl(want.Marks.Generation, marksOf(have.Router).Generation),
+	}
+}
+
+// instanceChains are the chains an instance's packets pass: its own, and those of
+// policies that they jump to.
+func instanceChains(table *ruleset.Table, instance spec.UID) []string {
+	var names []string
+	for _, c := range table.Chains {
+		if !strings.HasSuffix(strings.TrimSuffix(c.Name, "_r"), "_"+string(instance)) {
+			continue
+		}
+		names = append(names, c.Name)
+		for _, r := range c.Rules {
+			for _, e := range r.Exprs {
+				if v, ok := e.(ruleset.Verdict); ok && v.Kind == ruleset.Jump && !slices.Contains(names, v.Chain) {
+					names = append(names, v.Chain)
+				}
+			}
+		}
+	}
+	return names
+}
+
+func chainControl(id, name string, want *ruleset.Table, have *ruleset.State, chains ...string) spec.Control {
+	c := spec.Control{ID: id, Name: name, Expected: "as compiled", Found: "as compiled", Pass: true}
+	fail := func(format string, args ...any) {
+		if c.Pass {
+			c.Found, c.Pass = fmt.Sprintf(format, args...), false
+		}
+	}
+	if len(chains) == 0 {
+		fail("the instance is not in the network's rules")
+	}
+	for _, chain := range chains {
+		i := slices.IndexFunc(want.Chains, func(w *ruleset.Chain) bool { return w.Name == chain })
+		if i < 0 {
+			fail("chain %s is not wanted", chain)
+			continue
+		}
+		if base := want.Chains[i].Base; base != nil {
+			c.Expected = base.Text()
+			if c.Pass {
+				c.Found = c.Expected
+			}
+		}
+		if what := ruleset.Differs(want.Chains[i], have.Chains[chain]); what != "" {
+			fail("chain %s %s", chain, what)
+		}
+	}
+	return c
+}
+
+func linkControl(link LinkState) spec.Control {
+	c := spec.Control{ID: "N2", Name: "the instance's link ends in its own namespace", Expected: "up, current", Found: "up, current"}
+	switch {
+	case !link.Current:
+		c.Found = "missing or leading elsewhere"
+	case !link.Up:
+		c.Found = "down"
+	}
+	c.Pass = c.Found == c.Expected
+	return c
+}
+
+// entryControl looks at the maps that find an instance's chains by its link.
+func entryControl(router *ruleset.State, instance spec.UID) spec.Control {
+	key := ruleset.Ifname(LinkName(instance))
+	from, to := "from_"+string(instance), "to_"+string(instance)
+	found := func(name, chain string) bool {
+		set := router.Sets[name]
+		return set != nil && slices.Contains(set.Elements, ruleset.Element{From: key, Verdict: proceed(chain)})
+	}
+	c := spec.Control{ID: "N5", Name: "the instance's link leads to its chains", Expected: "goto " + from + ", goto " + to}
+	c.Found, c.Pass = c.Expected, true
+	if !found(fromMap, from) || !found(toMap, to) {
+		c.Found, c.Pass = "an entry is missing or another", false
+	}
+	return c
+}
+
+func generationControl(want, have string) spec.Control {
+	if have == "" {
+		have = "none"
+	}
+	return spec.Control{ID: "N6", Name: "rules of the wanted generation are in force", Expected: want, Found: have, Pass: want == have}
+}

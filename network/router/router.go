@@ -1,0 +1,232 @@
+// Package router keeps the router namespaces of VPCs, and the host's own table
+// beside them, on the real kernel. It implements package network's ports by
+// putting together network/netns, network/link, network/nft and network/flow.
+//
+//	kernel, err := router.New(router.Config{HostID: id, NetnsDir: dir, Uplink: "eth0"})
+//	room, err := network.New(network.Deps{HostID: id, Log: log, Kernel: kernel})
+//
+// It decides nothing: what is wanted comes compiled.
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/network"
+	"github.com/gpuhost/gpuhost/network/link"
+	"github.com/gpuhost/gpuhost/network/netns"
+	"github.com/gpuhost/gpuhost/network/nft"
+	"github.com/gpuhost/gpuhost/network/ruleset"
+)
+
+// Config says where and under which names.
+type Config struct {
+	HostID   string // part of the tables' name
+	NetnsDir string // pins are <NetnsDir>/vpc-<uid>
+	Uplink   string // device tenants leave the host by; "" for those with a default route
+	MTU      int    // of tenants' links; 0 is 1,400, which leaves room for an overlay
+	Log      *slog.Logger
+}
+
+const (
+	pinPrefix      = "vpc-"
+	defaultMTU     = 1400
+	lowDescriptors = 256
+	serviceDevice  = "svc0"
+)
+
+// Kernel implements network.Ports.
+type Kernel struct {
+	config Config
+	table  string
+	low    *nft.Descriptors
+	here   *os.File // the host's own namespace
+	host   hostSpace
+
+	mu     sync.Mutex
+	spaces map[spec.UID]*space
+}
+
+// New opens what the host's own namespace needs. It changes nothing.
+func New(c Config) (*Kernel, error) {
+	if c.MTU == 0 {
+		c.MTU = defaultMTU
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	low, err := nft.Reserve(lowDescriptors)
+	if err != nil {
+		return nil, err
+	}
+	k := &Kernel{config: c, table: network.TableName(c.HostID), low: low, spaces: map[spec.UID]*space{}}
+	if err := k.openHost(); err != nil {
+		return nil, errors.Join(err, low.Close())
+	}
+	return k, nil
+}
+
+// Close closes sockets. All rules, links and namespaces stay in force.
+func (k *Kernel) Close() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var all error
+	for _, s := range k.spaces {
+		all = errors.Join(all, s.close())
+	}
+	k.spaces = map[spec.UID]*space{}
+	return errors.Join(all, k.host.close(), k.here.Close(), k.low.Close())
+}
+
+// List implements network.Routers.
+func (k *Kernel) List(context.Context) ([]spec.UID, error) {
+	names, err := netns.List(k.config.NetnsDir, pinPrefix)
+	if err != nil {
+		return nil, err
+	}
+	uids := make([]spec.UID, len(names))
+	for i, name := range names {
+		uids[i] = spec.UID(name)
+	}
+	return uids, nil
+}
+
+func (k *Kernel) pin(vpc spec.UID) string {
+	return filepath.Join(k.config.NetnsDir, pinPrefix+string(vpc))
+}
+
+// space is one router namespace with lasting sockets into it. mu is held while
+// it is used: one batch at a time, and what is remembered stays true.
+type space struct {
+	mu    sync.Mutex
+	netns *os.File // nil: not open
+	nft   *nft.Conn
+	link  *link.Conn
+	known memory
+}
+
+// memory is the tables as this process left them at a generation of the kernel.
+type memory struct {
+	valid         bool
+	generation    uint32
+	guard, router *ruleset.State
+}
+
+// space gives the VPC's space, locked. The caller unlocks it.
+func (k *Kernel) space(vpc spec.UID) *space {
+	k.mu.Lock()
+	s := k.spaces[vpc]
+	if s == nil {
+		s = &space{}
+		k.spaces[vpc] = s
+	}
+	k.mu.Unlock()
+	s.mu.Lock()
+	return s
+}
+
+// open opens the sockets where the namespace is pinned, and says whether it is.
+func (k *Kernel) open(s *space, vpc spec.UID) (bool, error) {
+	pinned, err := netns.IsPinned(k.pin(vpc))
+	if err != nil {
+		return false, err
+	}
+	if !pinned {
+		return false, s.close()
+	}
+	if s.netns != nil {
+		return true, nil
+	}
+	if s.netns, err = netns.Open(k.pin(vpc)); err != nil {
+		return false, err
+	}
+	if s.link, err = link.Open(s.netns); err != nil {
+		return false, errors.Join(err, s.close())
+	}
+	if s.nft, err = nft.Open(k.low, s.netns, k.table); err != nil {
+		return false, errors.Join(err, s.close())
+	}
+	return true, nil
+}
+
+func (s *space) close() error {
+	var all error
+	if s.nft != nil {
+		all = errors.Join(all, s.nft.Close())
+	}
+	if s.link != nil {
+		s.link.Close()
+	}
+	if s.netns != nil {
+		all = errors.Join(all, s.netns.Close())
+	}
+	s.nft, s.link, s.netns, s.known = nil, nil, nil, memory{}
+	return all
+}
+
+// recall brings what is remembered of the tables up to date: nothing to do while
+// the kernel's generation stands where this process left it.
+func (s *space) recall() error {
+	generation, err := s.nft.Generation()
+	if err != nil {
+		return err
+	}
+	if s.known.valid && s.known.generation == generation {
+		return nil
+	}
+	s.known = memory{generation: generation}
+	if s.known.guard, err = s.nft.Read(ruleset.Netdev); err != nil {
+		return err
+	}
+	if s.known.router, err = s.nft.Read(ruleset.INet); err != nil {
+		return err
+	}
+	s.known.valid = true
+	return nil
+}
+
+// Observe implements network.Routers.
+func (k *Kernel) Observe(_ context.Context, vpc spec.UID) (network.Have, error) {
+	s := k.space(vpc)
+	defer s.mu.Unlock()
+	return k.observe(s, vpc)
+}
+
+// Inspect implements network.Inside.
+func (k *Kernel) Inspect(_ context.Context, vpc spec.UID) (network.Have, error) {
+	s := k.space(vpc)
+	defer s.mu.Unlock()
+	s.known.valid = false
+	return k.observe(s, vpc)
+}
+
+func (k *Kernel) observe(s *space, vpc spec.UID) (network.Have, error) {
+	have := network.Have{}
+	there, err := k.open(s, vpc)
+	if err != nil {
+		return have, err
+	}
+	if have.Transit, err = k.transit(s, vpc); err != nil {
+		return have, err
+	}
+	if !there {
+		return have, nil
+	}
+	if err := s.recall(); err != nil {
+		return have, fmt.Errorf("observe network %s: %w", vpc, err)
+	}
+	have.Guard, have.Router = s.known.guard, s.known.router
+	if have.Links, have.Namespace, err = observeLinks(s); err != nil {
+		return have, fmt.Errorf("observe network %s: %w", vpc, err)
+	}
+	return have, nil
+}
+
+// ours is a link's alias: whose it is.
+func (k *Kernel) ours(vpc spec.UID) string { return k.table + " " + string(vpc) }
