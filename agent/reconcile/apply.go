@@ -26,10 +26,10 @@ func (l *Loop) apply(ctx context.Context, p plan.Plan, vpc spec.UID, rec *record
 }
 
 func (l *Loop) applyStep(ctx context.Context, step plan.Step, vpc spec.UID, rec *recorder) error {
+	l.at("before", step)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	l.at("before", step)
 	rec.started(step)
 	begin := l.Now()
 	err := l.toRoom(ctx, step, vpc, rec.progress(step))

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"time"
 
@@ -72,7 +73,7 @@ func (l *Loop) converge(ctx context.Context, o *spec.Object, rec *recorder) (*vi
 			return v, err
 		}
 	}
-	p, err := v.plan(l.Now())
+	p, err := v.plan(network.NewPlanner(l.Settings.HostID), l.Now())
 	if err != nil || p.Empty() {
 		return v, err
 	}
@@ -189,16 +190,31 @@ func (l *Loop) noteExit(v *view, commit bool) error {
 }
 
 // plan merges what the three rooms would do for the instance.
-func (v *view) plan(now time.Time) (plan.Plan, error) {
+func (v *view) plan(planner *network.Planner, now time.Time) (plan.Plan, error) {
 	gpus, err := drivers.PlanInstance(requestOf(v.object, v.decision), v.gpus)
 	if err != nil {
 		return plan.Plan{}, err
 	}
-	return plan.Merge(gpus, isolation.Plan(v.lease, v.have, now), v.planEndpoint()), nil
+	container := isolation.Plan(v.lease, v.have, now)
+	return plan.Merge(gpus, container, v.planEndpoint(planner, container)), nil
 }
 
-// planEndpoint attaches the instance where it has a place, and detaches it once
-// its task goes.
-func (v *view) planEndpoint() plan.Plan {
-	return network.PlanEndpoint(v.vpc, v.end, v.net)
+// planEndpoint attaches the instance where it is to run, and detaches it where
+// it gives up its place. A task that is made anew has a new network namespace:
+// the link of the old one ends with it.
+func (v *view) planEndpoint(planner *network.Planner, container plan.Plan) plan.Plan {
+	uid := v.object.Metadata.UID
+	switch {
+	case !v.decision.keeps():
+		return planner.PlanDetach(v.at.vpc.Metadata.UID, v.end, v.net)
+	case v.decision.want != isolation.WantRunning:
+		return plan.Plan{}
+	case container.Has(plan.MakeID(plan.Isolation, isolation.VerbCreate, string(uid))):
+		have := v.net
+		have.Links = maps.Clone(have.Links)
+		delete(have.Links, uid)
+		return planner.PlanEndpoint(v.vpc, v.end, have)
+	default:
+		return planner.PlanEndpoint(v.vpc, v.end, v.net)
+	}
 }

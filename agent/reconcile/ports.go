@@ -48,6 +48,7 @@ type Metrics interface {
 
 // Settings are the operator's choices that the loop needs.
 type Settings struct {
+	HostID            string       // part of every mark
 	CPUs              spec.CPU     // of the machine
 	Memory            spec.Bytes   // of the machine
 	UIDStart, UIDSize uint32       // the pool of tenants' ranges

@@ -1,0 +1,100 @@
+package reconcile
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/drivers"
+	"github.com/gpuhost/gpuhost/drivers/gpu"
+)
+
+func eightGPUs() Admission {
+	a := Admission{CPUs: 64_000, Memory: 512 << 30, Entries: map[gpu.UUID]drivers.Entry{}}
+	for i := range 8 {
+		d := gpu.Device{UUID: gpu.UUID(fmt.Sprintf("GPU-%08d-0000-0000-0000-000000000000", i)), Index: i, Minor: uint32(i), Model: "NVIDIA H100 80GB HBM3", NUMANode: i / 4}
+		a.GPUs.Devices = append(a.GPUs.Devices, d)
+	}
+	return a
+}
+
+func world8(t *testing.T, instances ...*spec.Object) []*spec.Object {
+	t.Helper()
+	all := spec.DefaultsForTenant("acme")
+	for i, o := range instances {
+		o.Metadata.Tenant = "acme"
+		o.Metadata.Name = fmt.Sprintf("i%d", i)
+		o.Metadata.UID = spec.UID(fmt.Sprintf("uid%05d", i))
+		spec.Default(o)
+		all = append(all, o)
+	}
+	return all
+}
+
+func wanting(gpus int, memory spec.Bytes) *spec.Object {
+	return server(func(in *spec.InstanceSpec) {
+		in.GPUs.Count = gpus
+		in.Resources = spec.ResourcesSpec{CPUs: 1000, Memory: memory, Pids: 10, Shm: 1 << 20}
+	})
+}
+
+func withQuota(objects []*spec.Object, q spec.QuotaSpec) []*spec.Object {
+	for _, o := range objects {
+		if o.Kind == spec.KindTenant {
+			o.Spec = &spec.TenantSpec{Quota: q}
+		}
+	}
+	return objects
+}
+
+func TestAdmission(t *testing.T) {
+	two := 2
+	for _, row := range []struct {
+		name    string
+		objects []*spec.Object
+		kind    fault.Kind
+		says    string
+	}{
+		{"fits", world8(t, wanting(4, 1<<30), wanting(4, 1<<30)), "", ""},
+		{"too many GPUs", world8(t, wanting(5, 1<<30), wanting(4, 1<<30)), fault.Exhausted, "i1"},
+		{"too much memory", world8(t, wanting(0, 500<<30), wanting(0, 20<<30)), fault.Exhausted, "8GiB"},
+		{"over quota", withQuota(world8(t, wanting(1, 1), wanting(1, 1), wanting(1, 1)), spec.QuotaSpec{GPUs: &two}),
+			fault.Exhausted, "the quota is 2 GPUs"},
+	} {
+		err := eightGPUs().Check(nil, row.objects)
+		if fault.KindOf(err) != row.kind {
+			t.Errorf("%s: %v (%s), want kind %q", row.name, err, fault.KindOf(err), row.kind)
+			continue
+		}
+		if err != nil && !strings.Contains(err.Error(), row.says) {
+			t.Errorf("%s: %q does not say %q", row.name, err, row.says)
+		}
+	}
+}
+
+func TestWhatIsInForceIsNeverRefusedAgain(t *testing.T) {
+	over := world8(t, wanting(0, 600<<30))
+	if err := eightGPUs().Check(over, over); err != nil {
+		t.Errorf("an unchanged set was refused: %v", err)
+	}
+}
+
+func TestCompleteGivesTheShareByGPUs(t *testing.T) {
+	in := &spec.InstanceSpec{GPUs: spec.GPURequest{Count: 2}}
+	eightGPUs().Complete(in, &spec.HostSpec{Reserved: spec.ReservedSpec{CPUs: 0, Memory: 0}})
+	if in.Resources.CPUs != 16_000 || in.Resources.Memory != 128<<30 {
+		t.Errorf("a quarter of the GPUs got %v CPUs and %v", in.Resources.CPUs, in.Resources.Memory)
+	}
+	small := &spec.InstanceSpec{}
+	eightGPUs().Complete(small, &spec.HostSpec{})
+	if small.Resources.CPUs != smallCPUs || small.Resources.Memory != smallMemory {
+		t.Errorf("no GPU got %v CPUs and %v", small.Resources.CPUs, small.Resources.Memory)
+	}
+	asked := &spec.InstanceSpec{Resources: spec.ResourcesSpec{CPUs: 1, Memory: 2, Pids: 3, Shm: 4}}
+	eightGPUs().Complete(asked, &spec.HostSpec{})
+	if asked.Resources != (spec.ResourcesSpec{CPUs: 1, Memory: 2, Pids: 3, Shm: 4}) {
+		t.Errorf("what was written changed to %+v", asked.Resources)
+	}
+}
