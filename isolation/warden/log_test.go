@@ -172,7 +172,7 @@ func TestLogWriterIsConfined(t *testing.T) {
 	}
 }
 
-func (h host) holder(t *testing.T, uid spec.UID) int {
+func (h host) holder(t testing.TB, uid spec.UID) int {
 	t.Helper()
 	pid, _, err := tasklog.Holder(h.paths.LogDir(uid))
 	if err != nil || pid == 0 {
@@ -181,7 +181,7 @@ func (h host) holder(t *testing.T, uid spec.UID) int {
 	return pid
 }
 
-func (h host) follow(t *testing.T, uid spec.UID) *logfile.Reader {
+func (h host) follow(t testing.TB, uid spec.UID) *logfile.Reader {
 	t.Helper()
 	r, err := logfile.Open(h.paths.LogDir(uid), logfile.Options{Follow: true})
 	if err != nil {
@@ -191,7 +191,7 @@ func (h host) follow(t *testing.T, uid spec.UID) *logfile.Reader {
 	return r
 }
 
-func (h host) read(t *testing.T, uid spec.UID) []string {
+func (h host) read(t testing.TB, uid spec.UID) []string {
 	t.Helper()
 	r, err := logfile.Open(h.paths.LogDir(uid), logfile.Options{})
 	if err != nil {
@@ -219,7 +219,7 @@ func text(e logfile.Entry) string {
 	return string(e.Stream) + mark + string(e.Text)
 }
 
-func want(t *testing.T, r *logfile.Reader, wanted string) {
+func want(t testing.TB, r *logfile.Reader, wanted string) {
 	t.Helper()
 	e, err := r.Next(deadline(t))
 	if err != nil {

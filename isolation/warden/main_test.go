@@ -25,7 +25,7 @@ type host struct {
 	paths isolation.Paths
 }
 
-func newHost(t *testing.T) host {
+func newHost(t testing.TB) host {
 	t.Helper()
 	hosttest.Need(t)
 	// Not t.TempDir: its path is too long for a socket's name.
@@ -41,7 +41,7 @@ func newHost(t *testing.T) host {
 }
 
 // makePipes makes the FIFOs of a task as isolation/runtime does.
-func (h host) makePipes(t *testing.T, uid spec.UID) {
+func (h host) makePipes(t testing.TB, uid spec.UID) {
 	t.Helper()
 	dir := h.paths.IODir(uid)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -55,7 +55,7 @@ func (h host) makePipes(t *testing.T, uid spec.UID) {
 }
 
 // startLog starts the log of uid and ends it with the test.
-func (h host) startLog(t *testing.T, uid spec.UID) {
+func (h host) startLog(t testing.TB, uid spec.UID) {
 	t.Helper()
 	if err := h.StartLog(t.Context(), uid); err != nil {
 		t.Fatal(err)
@@ -68,7 +68,7 @@ func (h host) startLog(t *testing.T, uid spec.UID) {
 }
 
 // writer opens one of the task's pipes as its shim does.
-func (h host) writer(t *testing.T, uid spec.UID, name string) *os.File {
+func (h host) writer(t testing.TB, uid spec.UID, name string) *os.File {
 	t.Helper()
 	w, err := os.OpenFile(filepath.Join(h.paths.IODir(uid), name), os.O_WRONLY, 0)
 	if err != nil {
@@ -79,7 +79,7 @@ func (h host) writer(t *testing.T, uid spec.UID, name string) *os.File {
 }
 
 // deadline bounds a wait in a test; it is never the expected way out.
-func deadline(t *testing.T) context.Context {
+func deadline(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	t.Cleanup(cancel)
 	return ctx

@@ -12,7 +12,7 @@ import (
 
 // killAndWait kills a process that is some warden's child and waits until it is
 // gone, reaped or not.
-func killAndWait(t *testing.T, pid int) {
+func killAndWait(t testing.TB, pid int) {
 	t.Helper()
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
@@ -25,7 +25,7 @@ func killAndWait(t *testing.T, pid int) {
 	awaitGone(t, fd)
 }
 
-func awaitGone(t *testing.T, pidfd int) {
+func awaitGone(t testing.TB, pidfd int) {
 	t.Helper()
 	state := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
 	for {
@@ -40,7 +40,7 @@ func awaitGone(t *testing.T, pidfd int) {
 	}
 }
 
-func assertConfined(t *testing.T, pid int) {
+func assertConfined(t testing.TB, pid int) {
 	t.Helper()
 	for line, wanted := range map[string]string{
 		"Uid":        "65534\t65534\t65534\t65534",
@@ -60,7 +60,7 @@ func assertConfined(t *testing.T, pid int) {
 }
 
 // status reads one line of /proc/pid/status for all threads.
-func status(t *testing.T, pid int, name string) map[string]string {
+func status(t testing.TB, pid int, name string) map[string]string {
 	t.Helper()
 	dir := fmt.Sprintf("/proc/%d/task", pid)
 	threads, err := os.ReadDir(dir)
@@ -82,7 +82,7 @@ func status(t *testing.T, pid int, name string) map[string]string {
 	return found
 }
 
-func descriptors(t *testing.T, pid int) map[int]string {
+func descriptors(t testing.TB, pid int) map[int]string {
 	t.Helper()
 	dir := fmt.Sprintf("/proc/%d/fd", pid)
 	entries, err := os.ReadDir(dir)
