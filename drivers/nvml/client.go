@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
@@ -38,10 +40,10 @@ func (o Options) withDefaults() Options {
 
 // Stats are what supervision counted.
 type Stats struct {
-	Hung     int        // calls that passed their deadline, each with an abandoned helper
-	Restarts int        // helpers started after the first
-	HungGPUs []gpu.UUID // left out of samples at present
-	PID      int        // of the present helper, 0 when there is none
+	Hung     int   // calls that passed their deadline, each with an abandoned helper
+	Restarts int   // helpers started after the first
+	HungGPUs []int // NVML indices, left out at present
+	PID      int   // of the present helper, 0 when there is none
 }
 
 // Client asks one helper at a time, and replaces it when it hangs or ends. It is
@@ -55,8 +57,8 @@ type Client struct {
 type state struct {
 	process *process // nil when there is none
 	closed  bool
-	known   []gpu.UUID
-	hung    map[gpu.UUID]time.Time
+	known   []gpu.Device      // of the last inventory
+	hung    map[int]time.Time // since when, by index
 	stats   Stats
 }
 
@@ -69,11 +71,12 @@ func Start(ctx context.Context, o Options) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{options: o, turn: make(chan *state, 1)}
-	c.turn <- &state{process: p, hung: map[gpu.UUID]time.Time{}}
+	c.turn <- &state{process: p, hung: map[int]time.Time{}}
 	return c, nil
 }
 
-// Inventory lists the GPUs and how they are linked.
+// Inventory lists the GPUs and how they are linked. A GPU that hangs or has
+// fallen off the bus is not in it.
 func (c *Client) Inventory(ctx context.Context) (gpu.Inventory, error) {
 	s, err := c.take(ctx)
 	if err != nil {
@@ -84,18 +87,52 @@ func (c *Client) Inventory(ctx context.Context) (gpu.Inventory, error) {
 }
 
 func (c *Client) inventory(ctx context.Context, s *state) (gpu.Inventory, error) {
-	r, err := c.ask(ctx, s, Request{Method: MethodInventory})
+	r, err := c.ask(ctx, s, Request{Method: MethodHost})
+	switch {
+	case err != nil:
+		return gpu.Inventory{}, err
+	case r.Host == nil:
+		return gpu.Inventory{}, fault.New(fault.Internal, "read GPU inventory", "the helper's answer has none")
+	}
+	inv := gpu.Inventory{DriverVersion: r.Host.DriverVersion, CUDAVersion: r.Host.CUDAVersion}
+	err = c.each(ctx, s, count(r.Host.GPUs), func(i int) error {
+		r, err := c.askGPU(ctx, s, Request{Method: MethodDevice, Index: i})
+		if err == nil && r.Device != nil {
+			inv.Devices = append(inv.Devices, *r.Device)
+		}
+		return err
+	})
 	if err != nil {
 		return gpu.Inventory{}, err
 	}
-	if r.Inventory == nil {
-		return gpu.Inventory{}, fault.New(fault.Internal, "read GPU inventory", "the helper's answer has none")
+	s.known = inv.Devices
+	err = c.each(ctx, s, indices(s.known), func(i int) error {
+		r, err := c.askGPU(ctx, s, Request{Method: MethodLinks, Index: i, Others: above(s.known, i)})
+		inv.Links = append(inv.Links, r.Links...)
+		return err
+	})
+	return inv, err
+}
+
+func count(n int) []int {
+	all := make([]int, n)
+	for i := range all {
+		all[i] = i
 	}
-	s.known = s.known[:0]
-	for _, d := range r.Inventory.Devices {
-		s.known = append(s.known, d.UUID)
+	return all
+}
+
+func indices(devices []gpu.Device) []int {
+	var all []int
+	for _, d := range devices {
+		all = append(all, d.Index)
 	}
-	return *r.Inventory, nil
+	return all
+}
+
+// above are the other ends of the links that are asked of GPU i.
+func above(devices []gpu.Device, i int) []int {
+	return slices.DeleteFunc(indices(devices), func(other int) bool { return other <= i })
 }
 
 // Samples measures every GPU. One that does not answer in time, or is gone, is
@@ -112,31 +149,46 @@ func (c *Client) Samples(ctx context.Context) ([]gpu.Sample, error) {
 		}
 	}
 	var samples []gpu.Sample
-	for _, id := range s.known {
-		sample, err := c.sample(ctx, s, id)
-		switch {
-		case ctx.Err() != nil:
-			return nil, fault.Wrap(fault.Timeout, "read GPU samples", ctx.Err())
-		case err != nil:
-			c.options.Log.Warn("GPU not read", "gpu", id, "error", err)
-		case sample != nil:
-			samples = append(samples, *sample)
+	err = c.each(ctx, s, indices(s.known), func(i int) error {
+		r, err := c.askGPU(ctx, s, Request{Method: MethodSample, Index: i})
+		if err == nil && r.Sample != nil {
+			samples = append(samples, *r.Sample)
 		}
-	}
-	return samples, nil
+		return err
+	})
+	return samples, err
 }
 
-// sample reads one GPU, or nothing while it is left out.
-func (c *Client) sample(ctx context.Context, s *state, id gpu.UUID) (*gpu.Sample, error) {
-	if since, hung := s.hung[id]; hung && time.Since(since) < c.options.HungFor {
-		return nil, nil
+// each goes through GPUs and leaves out those that hang. That one GPU could not
+// be read is logged and no error of the whole.
+func (c *Client) each(ctx context.Context, s *state, gpus []int, read func(i int) error) error {
+	for _, i := range gpus {
+		if since, hung := s.hung[i]; hung && time.Since(since) < c.options.HungFor {
+			continue
+		}
+		delete(s.hung, i)
+		err := read(i)
+		if ctx.Err() != nil {
+			return fault.Wrap(fault.Timeout, "read GPUs", ctx.Err())
+		}
+		if s.process == nil && !fault.Is(err, fault.Timeout) {
+			return err // no helper can be had
+		}
+		if err != nil {
+			c.options.Log.Warn("GPU not read", "index", i, "error", err)
+		}
 	}
-	delete(s.hung, id)
-	r, err := c.ask(ctx, s, Request{Method: MethodSample, GPU: id})
-	if fault.Is(err, fault.Timeout) && ctx.Err() == nil {
-		s.hung[id] = time.Now()
+	return nil
+}
+
+// askGPU remembers which GPU hung.
+func (c *Client) askGPU(ctx context.Context, s *state, q Request) (Response, error) {
+	hung := s.stats.Hung
+	r, err := c.ask(ctx, s, q)
+	if s.stats.Hung > hung {
+		s.hung[q.Index] = time.Now()
 	}
-	return r.Sample, err
+	return r, err
 }
 
 // ask puts a question to the helper, to a new one if there is none. One that
@@ -156,7 +208,7 @@ func (c *Client) ask(ctx context.Context, s *state, q Request) (Response, error)
 		s.process = nil
 		if broken.hung {
 			s.stats.Hung++
-			c.options.Log.Error("NVML hangs; helper abandoned", "method", q.Method, "gpu", q.GPU)
+			c.options.Log.Error("NVML hangs; helper abandoned", "method", q.Method, "index", q.Index)
 		}
 		if broken.hung || try > 0 {
 			return Response{}, err
@@ -188,9 +240,7 @@ func (c *Client) Stats(ctx context.Context) (Stats, error) {
 	}
 	defer c.put(s)
 	out := s.stats
-	for id := range s.hung {
-		out.HungGPUs = append(out.HungGPUs, id)
-	}
+	out.HungGPUs = slices.Sorted(maps.Keys(s.hung))
 	if s.process != nil {
 		out.PID = s.process.cmd.Process.Pid
 	}

@@ -20,10 +20,13 @@ const maxFrame = 4 << 20
 // Method is a question to the helper.
 type Method string
 
-// The questions.
+// The questions. Each but the first is about one GPU, so that one that hangs is
+// known and can be left out.
 const (
-	MethodInventory Method = "inventory"
-	MethodSample    Method = "sample" // of one GPU
+	MethodHost   Method = "host"
+	MethodDevice Method = "device"
+	MethodLinks  Method = "links" // of one GPU to others
+	MethodSample Method = "sample"
 )
 
 // Hello is the first frame, sent by the helper once NVML is initialised or has
@@ -35,17 +38,27 @@ type Hello struct {
 
 // Request is one question. There is one at a time.
 type Request struct {
-	ID     uint64   `json:"id"`
-	Method Method   `json:"method"`
-	GPU    gpu.UUID `json:"gpu,omitempty"`
+	ID     uint64 `json:"id"`
+	Method Method `json:"method"`
+	Index  int    `json:"index"`            // NVML's, of the GPU asked about
+	Others []int  `json:"others,omitempty"` // the GPUs links are asked to
 }
 
 // Response answers the request of the same ID.
 type Response struct {
-	ID        uint64         `json:"id"`
-	Problem   *Problem       `json:"problem,omitempty"`
-	Inventory *gpu.Inventory `json:"inventory,omitempty"`
-	Sample    *gpu.Sample    `json:"sample,omitempty"`
+	ID      uint64      `json:"id"`
+	Problem *Problem    `json:"problem,omitempty"`
+	Host    *Host       `json:"host,omitempty"`
+	Device  *gpu.Device `json:"device,omitempty"`
+	Links   []gpu.Link  `json:"links,omitempty"`
+	Sample  *gpu.Sample `json:"sample,omitempty"`
+}
+
+// Host is what is not about one GPU.
+type Host struct {
+	DriverVersion string `json:"driverVersion"`
+	CUDAVersion   string `json:"cudaVersion"`
+	GPUs          int    `json:"gpus"` // indices below it may be asked about
 }
 
 // Problem is a fault on the wire.

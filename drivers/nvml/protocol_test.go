@@ -10,14 +10,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
-	"github.com/gpuhost/gpuhost/drivers/gpu"
 	"github.com/gpuhost/gpuhost/drivers/nvml"
 )
 
 func TestFramesComeThrough(t *testing.T) {
 	var wire bytes.Buffer
 	want := []nvml.Response{
-		{ID: 1, Inventory: &gpu.Inventory{DriverVersion: "580.95.05"}},
+		{ID: 1, Host: &nvml.Host{DriverVersion: "580.95.05", GPUs: 8}},
 		{ID: 2, Problem: nvml.ProblemOf(fault.New(fault.Timeout, "read", "late").WithHint("wait"))},
 	}
 	for _, r := range want {

@@ -10,82 +10,75 @@ import (
 
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/drivers/gpu"
+	"github.com/gpuhost/gpuhost/drivers/nvml"
 )
 
 // reader asks one NVML. It keeps handles: looking them up costs seconds on a
-// host without persistence.
+// host without persistence. It touches no GPU but the one it is asked about.
 type reader struct {
 	lib     nvmllib.Interface
-	handles map[gpu.UUID]nvmllib.Device
-	links   []gpu.Link // of the devices in linked; reading them takes hundreds of calls
-	linked  []gpu.UUID
+	handles map[int]nvmllib.Device
+	lanes   map[int]lanes
 }
 
 func newReader(lib nvmllib.Interface) *reader {
-	return &reader{lib: lib, handles: map[gpu.UUID]nvmllib.Device{}}
+	return &reader{lib: lib, handles: map[int]nvmllib.Device{}, lanes: map[int]lanes{}}
 }
 
-func (r *reader) inventory() (*gpu.Inventory, error) {
-	inv := &gpu.Inventory{DriverVersion: optional(r.lib.SystemGetDriverVersion()), CUDAVersion: cudaVersion(r.lib)}
-	handles, err := r.enumerate()
-	if err != nil {
-		return nil, err
-	}
-	clear(r.handles)
-	var present []nvmllib.Device
-	for index, h := range handles {
-		d, err := identify(h, index)
-		if err != nil {
-			continue // it has fallen off the bus: not in the machine, as far as anybody can use it
-		}
-		inv.Devices = append(inv.Devices, d)
-		r.handles[d.UUID] = h
-		present = append(present, h)
-	}
-	inv.Links = r.topology(inv.Devices, present)
-	return inv, nil
-}
-
-func (r *reader) enumerate() ([]nvmllib.Device, error) {
-	count, ret := r.lib.DeviceGetCount()
+func (r *reader) host() (*nvml.Host, error) {
+	gpus, ret := r.lib.DeviceGetCount()
 	if ret != nvmllib.SUCCESS {
 		return nil, failure("count GPUs", ret)
 	}
-	handles := make([]nvmllib.Device, 0, count)
-	for i := range count {
-		if h, ret := r.lib.DeviceGetHandleByIndex(i); ret == nvmllib.SUCCESS {
-			handles = append(handles, h)
-		}
+	return &nvml.Host{DriverVersion: optional(r.lib.SystemGetDriverVersion()), CUDAVersion: cudaVersion(r.lib), GPUs: gpus}, nil
+}
+
+func (r *reader) device(index int) (*gpu.Device, error) {
+	h, err := r.handle(index)
+	if err != nil {
+		return nil, err
 	}
-	return handles, nil
+	return identify(h, index)
+}
+
+func (r *reader) handle(index int) (nvmllib.Device, error) {
+	if h, there := r.handles[index]; there {
+		return h, nil
+	}
+	h, ret := r.lib.DeviceGetHandleByIndex(index)
+	if ret != nvmllib.SUCCESS {
+		return nil, failure(fmt.Sprintf("find GPU %d", index), ret)
+	}
+	r.handles[index] = h
+	return h, nil
 }
 
 // identify reads what a device is. Without any of the first five facts it is of
 // no use; the others are absent on some GPUs.
-func identify(h nvmllib.Device, index int) (gpu.Device, error) {
+func identify(h nvmllib.Device, index int) (*gpu.Device, error) {
 	uuid, ret := h.GetUUID()
 	if ret != nvmllib.SUCCESS {
-		return gpu.Device{}, failure("read UUID", ret)
+		return nil, failure("read UUID", ret)
 	}
 	minor, ret := h.GetMinorNumber()
 	if ret != nvmllib.SUCCESS {
-		return gpu.Device{}, failure("read minor number", ret)
+		return nil, failure("read minor number", ret)
 	}
 	pci, ret := h.GetPciInfo()
 	if ret != nvmllib.SUCCESS {
-		return gpu.Device{}, failure("read PCI address", ret)
+		return nil, failure("read PCI address", ret)
 	}
 	model, ret := h.GetName()
 	if ret != nvmllib.SUCCESS {
-		return gpu.Device{}, failure("read name", ret)
+		return nil, failure("read name", ret)
 	}
 	memory, ret := h.GetMemoryInfo()
 	if ret != nvmllib.SUCCESS {
-		return gpu.Device{}, failure("read memory", ret)
+		return nil, failure("read memory", ret)
 	}
 	current, _, ret := h.GetMigMode()
 	cores := optional(h.GetNumGpuCores())
-	return gpu.Device{
+	return &gpu.Device{
 		UUID: gpu.UUID(uuid), Index: index, Minor: uint32(minor), PCI: address(pci), Model: model,
 		Architecture: architecture(optional(h.GetArchitecture())), Serial: optional(h.GetSerial()),
 		VBIOS: optional(h.GetVbiosVersion()), MemoryBytes: memory.Total, Cores: cores,

@@ -7,20 +7,20 @@ import (
 
 	nvmllib "github.com/NVIDIA/go-nvml/pkg/nvml"
 
-	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/drivers/gpu"
 )
 
 // sample measures one GPU. What it does not support stays nil.
-func (r *reader) sample(id gpu.UUID) (*gpu.Sample, error) {
-	h, err := r.handle(id)
+func (r *reader) sample(index int) (*gpu.Sample, error) {
+	h, err := r.handle(index)
 	if err != nil {
 		return nil, err
 	}
-	if _, ret := h.GetUUID(); ret != nvmllib.SUCCESS {
-		return nil, failure("read "+string(id), ret)
+	id, ret := h.GetUUID()
+	if ret != nvmllib.SUCCESS {
+		return nil, failure("read UUID", ret)
 	}
-	s := &gpu.Sample{UUID: id}
+	s := &gpu.Sample{UUID: gpu.UUID(id)}
 	readMemory(h, s)
 	readUtilization(h, s)
 	readPower(h, s)
@@ -34,20 +34,6 @@ func (r *reader) sample(id gpu.UUID) (*gpu.Sample, error) {
 	}
 	s.Processes = processes(h)
 	return s, nil
-}
-
-// handle finds a device; the agent may ask a new helper for a sample first.
-func (r *reader) handle(id gpu.UUID) (nvmllib.Device, error) {
-	if len(r.handles) == 0 {
-		if _, err := r.inventory(); err != nil {
-			return nil, err
-		}
-	}
-	h, there := r.handles[id]
-	if !there {
-		return nil, fault.New(fault.NotFound, "read "+string(id), "NVML has no such GPU")
-	}
-	return h, nil
 }
 
 // scaled makes a measured integer a float in base units.

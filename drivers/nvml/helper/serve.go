@@ -94,10 +94,14 @@ func answer(r *reader, q nvml.Request) nvml.Response {
 	out := nvml.Response{ID: q.ID}
 	var err error
 	switch q.Method {
-	case nvml.MethodInventory:
-		out.Inventory, err = r.inventory()
+	case nvml.MethodHost:
+		out.Host, err = r.host()
+	case nvml.MethodDevice:
+		out.Device, err = r.device(q.Index)
+	case nvml.MethodLinks:
+		out.Links, err = r.links(q.Index, q.Others)
 	case nvml.MethodSample:
-		out.Sample, err = r.sample(q.GPU)
+		out.Sample, err = r.sample(q.Index)
 	default:
 		err = fault.New(fault.Unsupported, "answer agent", "no method %q", q.Method)
 	}

@@ -3,8 +3,6 @@
 package main
 
 import (
-	"slices"
-
 	nvmllib "github.com/NVIDIA/go-nvml/pkg/nvml"
 
 	"github.com/gpuhost/gpuhost/drivers/gpu"
@@ -16,32 +14,37 @@ type lanes struct {
 	toGPU    map[gpu.PCIAddress]int
 }
 
-// topology says how all pairs are linked. It is read anew when the set of
-// devices changed.
-func (r *reader) topology(devices []gpu.Device, handles []nvmllib.Device) []gpu.Link {
-	var ids []gpu.UUID
-	for _, d := range devices {
-		ids = append(ids, d.UUID)
+// links says how one GPU reaches others.
+func (r *reader) links(index int, others []int) ([]gpu.Link, error) {
+	h, err := r.handle(index)
+	if err != nil {
+		return nil, err
 	}
-	if slices.Equal(ids, r.linked) {
-		return r.links
-	}
-	active := make([]lanes, len(handles))
-	for i, h := range handles {
-		active[i] = nvlinks(h)
-	}
-	r.linked, r.links = ids, nil
-	for a := range devices {
-		for b := a + 1; b < len(devices); b++ {
-			l := gpu.Link{A: ids[a], B: ids[b], Kind: gpu.LinkNVLink}
-			l.Lanes = active[a].toGPU[devices[b].PCI] + min(active[a].toSwitch, active[b].toSwitch)
-			if l.Lanes == 0 {
-				l.Kind = pcie(handles[a], handles[b])
-			}
-			r.links = append(r.links, l)
+	mine := r.active(index, h)
+	var links []gpu.Link
+	for _, other := range others {
+		peer, err := r.handle(other)
+		if err != nil {
+			return nil, err
 		}
+		l := gpu.Link{A: gpu.UUID(optional(h.GetUUID())), B: gpu.UUID(optional(peer.GetUUID())), Kind: gpu.LinkNVLink}
+		l.Lanes = mine.toGPU[address(optional(peer.GetPciInfo()))] + min(mine.toSwitch, r.active(other, peer).toSwitch)
+		if l.Lanes == 0 {
+			l.Kind = pcie(h, peer)
+		}
+		links = append(links, l)
 	}
-	return r.links
+	return links, nil
+}
+
+// active reads a GPU's NVLinks once: that takes up to a hundred calls.
+func (r *reader) active(index int, h nvmllib.Device) lanes {
+	found, known := r.lanes[index]
+	if !known {
+		found = nvlinks(h)
+		r.lanes[index] = found
+	}
+	return found
 }
 
 func nvlinks(h nvmllib.Device) lanes {
