@@ -67,6 +67,9 @@ func (l *Loop) converge(ctx context.Context, o *spec.Object, rec *recorder) (*vi
 	if err != nil {
 		return v, err
 	}
+	if err := l.beginRun(v); err != nil {
+		return v, err
+	}
 	if v.decision.keeps() {
 		l.hold(o.Metadata.UID, true)
 		if err := l.guard(ctx, v, rec); err != nil {
@@ -82,6 +85,16 @@ func (l *Loop) converge(ctx context.Context, o *spec.Object, rec *recorder) (*vi
 		return v, err
 	}
 	return l.look(ctx, o, w)
+}
+
+// beginRun notes, before anything is done, that an ended run is begun again: what
+// ends from now on is the new one.
+func (l *Loop) beginRun(v *view) error {
+	if v.decision.want != isolation.WantRunning || v.record.EndedRun == "" {
+		return nil
+	}
+	v.record.EndedRun = ""
+	return l.Store.UpdateRecord(v.object.Metadata.UID, func(r *store.Record) { r.EndedRun = "" })
 }
 
 // look reads what is remembered of an instance and what is there of it. In a
