@@ -139,7 +139,14 @@ func (p *pretend) exit(uid spec.UID, code int, at time.Time) {
 }
 
 // fakeNetwork implements Network.
-type fakeNetwork struct{ *pretend }
+type fakeNetwork struct {
+	*pretend
+	*network.Planner
+}
+
+func (f fakeNetwork) Plan(want *network.VPC, uid spec.UID, have network.Have) (plan.Plan, error) {
+	return network.NewPlanner("test").Plan(want, uid, have)
+}
 
 func (f fakeNetwork) Observe(_ context.Context, vpc spec.UID) (network.Have, error) {
 	f.mu.Lock()
@@ -228,7 +235,7 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	s, err := store.Open(filepath.Join(t.TempDir(), "state.db"), store.Options{Now: time.Now, BootID: "boot", Key: make([]byte, 32)})
+	s, err := store.Open(filepath.Join(t.TempDir(), "state.db"), store.Options{Now: time.Now, BootID: "boot", Key: make([]byte, 32), Volatile: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,9 +253,9 @@ func (b *bench) run() {
 	}
 	room := drivers.New(drivers.Deps{NVML: fakeNVML{scenario.Inventory("seed")}, Ledger: b.store.Ledger(), Holders: nobodyHolds{}, BootID: "boot"})
 	b.loop = New(Deps{
-		Store: b.store, Drivers: room, Isolation: fakeIsolation{b.pretend}, Network: fakeNetwork{b.pretend}, Shared: noShared{}, Metrics: noMetrics{},
+		Store: b.store, Drivers: room, Isolation: fakeIsolation{b.pretend}, Network: fakeNetwork{b.pretend, network.NewPlanner("test")}, Shared: noShared{}, Metrics: noMetrics{},
 		Settings: Settings{
-			HostID: "test", CPUs: 64_000, Memory: 1 << 40, UIDStart: 1 << 20, UIDSize: 100 * rangeSize,
+			CPUs: 64_000, Memory: 1 << 40, UIDStart: 1 << 20, UIDSize: 100 * rangeSize,
 			TransitPool: mustPrefix("100.127.0.0/24"), NetnsDir: "/run/netns", Nameserver: "169.254.169.253",
 		},
 		Now: time.Now, Log: quiet(),

@@ -76,7 +76,7 @@ func (l *Loop) converge(ctx context.Context, o *spec.Object, rec *recorder) (*vi
 			return v, err
 		}
 	}
-	p, err := v.plan(network.NewPlanner(l.Settings.HostID), l.Now())
+	p, err := v.plan(l.Network, l.Now())
 	if err != nil || p.Empty() {
 		return v, err
 	}
@@ -203,7 +203,7 @@ func (l *Loop) noteExit(v *view, commit bool) error {
 }
 
 // plan merges what the three rooms would do for the instance.
-func (v *view) plan(planner *network.Planner, now time.Time) (plan.Plan, error) {
+func (v *view) plan(planner EndpointPlanner, now time.Time) (plan.Plan, error) {
 	gpus, err := drivers.PlanInstance(requestOf(v.object, v.decision), v.gpus)
 	if err != nil {
 		return plan.Plan{}, err
@@ -215,7 +215,7 @@ func (v *view) plan(planner *network.Planner, now time.Time) (plan.Plan, error) 
 // planEndpoint attaches the instance where it is to run, and detaches it where
 // it gives up its place. A task that is made anew has a new network namespace:
 // the link of the old one ends with it.
-func (v *view) planEndpoint(planner *network.Planner, container plan.Plan) plan.Plan {
+func (v *view) planEndpoint(planner EndpointPlanner, container plan.Plan) plan.Plan {
 	uid := v.object.Metadata.UID
 	switch {
 	case !v.decision.keeps():

@@ -12,7 +12,6 @@ import (
 	"github.com/gpuhost/gpuhost/agent/plan"
 	"github.com/gpuhost/gpuhost/agent/spec"
 	"github.com/gpuhost/gpuhost/agent/store"
-	"github.com/gpuhost/gpuhost/network"
 )
 
 // resync is how often every lane looks at the kernel although nothing
@@ -54,14 +53,13 @@ type Loop struct {
 	// state and choices of GPUs.
 	admit sync.Mutex
 
-	mu       sync.Mutex
-	held     map[spec.UID]bool // instances that keep their GPUs and their place in the network
-	planners map[spec.UID]*network.Planner
+	mu   sync.Mutex
+	held map[spec.UID]bool // instances that keep their GPUs and their place in the network
 }
 
 // New makes a loop at rest.
 func New(d Deps) *Loop {
-	l := &Loop{Deps: d, held: make(map[spec.UID]bool), planners: make(map[spec.UID]*network.Planner)}
+	l := &Loop{Deps: d, held: make(map[spec.UID]bool)}
 	l.lanes = newLanes(d.Log, l.work)
 	l.changes = newChanges(d.Store, d.Now)
 	return l

@@ -24,10 +24,19 @@ type Isolation interface {
 	Apply(ctx context.Context, step plan.Step, report plan.Report) error
 }
 
-// Network is the room of addresses, links and rules.
+// Network is the room of addresses, links and rules. Its plans are pure; the room
+// only remembers what it compiled.
 type Network interface {
+	EndpointPlanner
+	Plan(want *network.VPC, uid spec.UID, have network.Have) (plan.Plan, error)
 	Observe(ctx context.Context, vpc spec.UID) (network.Have, error)
 	Apply(ctx context.Context, step plan.Step, report plan.Report) error
+}
+
+// EndpointPlanner plans the link of one instance.
+type EndpointPlanner interface {
+	PlanEndpoint(vpc network.VPC, e network.Endpoint, have network.Have) plan.Plan
+	PlanDetach(vpc spec.UID, e network.Endpoint, have network.Have) plan.Plan
 }
 
 // Shared is what all instances have in common on the host and no room's planner

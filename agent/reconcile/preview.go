@@ -9,7 +9,6 @@ import (
 	"github.com/gpuhost/gpuhost/agent/store"
 	"github.com/gpuhost/gpuhost/drivers"
 	"github.com/gpuhost/gpuhost/isolation"
-	"github.com/gpuhost/gpuhost/network"
 )
 
 // Planned is what would happen to one object and to the host because of it.
@@ -92,9 +91,6 @@ type previewer struct {
 	shown map[spec.UID]bool // VPCs
 }
 
-// planner is a fresh one: a preview leaves no trace in the lanes' own.
-func (p *previewer) planner() *network.Planner { return network.NewPlanner(p.loop.Settings.HostID) }
-
 func (p *previewer) plan(ctx context.Context, o *spec.Object) (plan.Plan, error) {
 	switch o.Kind {
 	case spec.KindInstance:
@@ -124,7 +120,7 @@ func (p *previewer) instance(ctx context.Context, o *spec.Object) (plan.Plan, er
 		}
 		v.vpc = *want
 	}
-	own, err := v.plan(p.planner(), p.loop.Now())
+	own, err := v.plan(p.loop.Network, p.loop.Now())
 	if err != nil {
 		return plan.Plan{}, err
 	}
@@ -169,7 +165,7 @@ func (p *previewer) vpc(ctx context.Context, o *spec.Object) (plan.Plan, error) 
 	if err != nil {
 		return plan.Plan{}, err
 	}
-	return p.planner().Plan(want, o.Metadata.UID, have)
+	return p.loop.Network.Plan(want, o.Metadata.UID, have)
 }
 
 // Deviation is one point in which an instance is not as wanted.

@@ -58,7 +58,7 @@ func (l *Loop) convergeVPC(ctx context.Context, uid spec.UID, want *network.VPC,
 	if err != nil {
 		return err
 	}
-	p, err := l.planner(uid).Plan(want, uid, have)
+	p, err := l.Network.Plan(want, uid, have)
 	if err != nil || p.Empty() {
 		return err
 	}
@@ -67,17 +67,6 @@ func (l *Loop) convergeVPC(ctx context.Context, uid spec.UID, want *network.VPC,
 	}
 	l.lanes.trigger(laneHost) // addresses, ports and names may differ
 	return nil
-}
-
-// planner gives the VPC's planner, which remembers what it compiled. Only the
-// VPC's own lane uses it.
-func (l *Loop) planner(uid spec.UID) *network.Planner {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.planners[uid] == nil {
-		l.planners[uid] = network.NewPlanner(l.Settings.HostID)
-	}
-	return l.planners[uid]
 }
 
 // wantVPC is what the VPC should hold now; nil when no instance has a place in

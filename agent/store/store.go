@@ -21,7 +21,9 @@ import (
 type Options struct {
 	Now    func() time.Time
 	BootID string // written into ledger entries
-	Key    []byte // 32 bytes; secrets are sealed with it ([LoadOrCreateKey])
+	Key    []byte // 32 bytes; secrets are sealed with it
+	// Volatile skips fsync: for tests that make stores by the hundred.
+	Volatile bool ([LoadOrCreateKey])
 }
 
 // Store is one open state file. All methods may be called concurrently.
