@@ -17,7 +17,7 @@ type DeviceNode struct {
 const (
 	majorNVIDIA  = 195
 	minorControl = 255
-	majorUVM     = 511
+	MajorUVM     = 511
 )
 
 // DeviceNodes lists the nodes: one a GPU, nvidiactl and nvidia-uvm. Without a
@@ -26,7 +26,7 @@ const (
 func (s Scenario) DeviceNodes() []DeviceNode {
 	nodes := []DeviceNode{
 		{Name: "nvidiactl", Major: majorNVIDIA, Minor: minorControl},
-		{Name: "nvidia-uvm", Major: majorUVM, Minor: 0},
+		{Name: "nvidia-uvm", Major: MajorUVM, Minor: 0},
 	}
 	for i := range s.Slots {
 		nodes = append(nodes, DeviceNode{Name: fmt.Sprintf("nvidia%d", i), Major: majorNVIDIA, Minor: uint32(i)})
