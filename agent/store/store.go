@@ -21,9 +21,9 @@ import (
 type Options struct {
 	Now    func() time.Time
 	BootID string // written into ledger entries
-	Key    []byte // 32 bytes; secrets are sealed with it
+	Key    []byte // 32 bytes; secrets are sealed with it ([LoadOrCreateKey])
 	// Volatile skips fsync: for tests that make stores by the hundred.
-	Volatile bool ([LoadOrCreateKey])
+	Volatile bool
 }
 
 // Store is one open state file. All methods may be called concurrently.
@@ -70,7 +70,7 @@ func openWith(path string, o Options, steps []migration) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	db, err := openFile(path)
+	db, err := openFile(path, o.Volatile)
 	if err != nil {
 		return nil, err
 	}
@@ -82,13 +82,13 @@ func openWith(path string, o Options, steps []migration) (*Store, error) {
 }
 
 // openFile turns the library's panics on a damaged file into an error.
-func openFile(path string) (db *bolt.DB, err error) {
+func openFile(path string, volatile bool) (db *bolt.DB, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			db, err = nil, damaged(path, fmt.Errorf("%v", r))
 		}
 	}()
-	db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: lockPatience, FreelistType: bolt.FreelistMapType})
+	db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: lockPatience, FreelistType: bolt.FreelistMapType, NoSync: volatile})
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
 		return nil, fault.New(fault.Conflict, "open state file "+path, "another agent has it open").
