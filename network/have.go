@@ -7,7 +7,8 @@ import (
 
 // Have is a router namespace as it stands.
 type Have struct {
-	Namespace bool // it is pinned, switched to forwarding, and has the service address
+	Namespace bool // it is pinned
+	Ready     bool // it has the service address, the last thing that open does inside
 	// Transit is what the transit link's ends have; zero when it is missing, down
 	// or cut.
 	Transit Transit

@@ -110,6 +110,8 @@ func whyOpen(want *VPC, have Have) string {
 	switch {
 	case !have.Namespace:
 		return "the router namespace does not exist"
+	case !have.Ready:
+		return "the router namespace is not finished"
 	case have.Transit == Transit{}:
 		return "the transit link is missing or down"
 	case have.Transit != want.Transit:

@@ -225,19 +225,6 @@ func (c *Conn) Neighbour(name string, address netip.Addr, mac net.HardwareAddr) 
 	return nil
 }
 
-// Dummy makes an interface that only carries addresses, switched on.
-func (c *Conn) Dummy(name string) error {
-	if l, err := c.find(name); l != nil || err != nil {
-		return err
-	}
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = name
-	if err := c.handle.LinkAdd(&netlink.Dummy{LinkAttrs: attrs}); err != nil {
-		return fmt.Errorf("make interface %s: %w", name, err)
-	}
-	return c.Up(name)
-}
-
 // DefaultDevices names the links that have a default route.
 func (c *Conn) DefaultDevices() ([]string, error) {
 	routes, err := c.handle.RouteList(nil, netlink.FAMILY_V4)

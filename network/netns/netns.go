@@ -62,12 +62,20 @@ func unshareOnto(path string) error {
 	return nil
 }
 
-// onOwnThread runs fn on a thread that is ended afterwards.
+// onOwnThread runs fn on a thread that is ended afterwards. Never on the
+// process's main thread: that one cannot end, and /proc/self, which everybody
+// takes for the process, would show the namespace it was left in.
 func onOwnThread(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // never unlocked: the runtime ends the thread with the goroutine
+		runtime.LockOSThread()
+		if unix.Gettid() == os.Getpid() {
+			done <- onOwnThread(fn) // this thread is held, so that one is another
+			runtime.UnlockOSThread()
+			return
+		}
 		done <- fn()
+		// Never unlocked: the runtime ends the thread with the goroutine.
 	}()
 	return <-done
 }

@@ -18,11 +18,11 @@ import (
 	"github.com/gpuhost/gpuhost/network/netns"
 )
 
-// observeLinks reads the instances' links, and whether the namespace is finished.
-func observeLinks(s *space) (map[spec.UID]network.LinkState, bool, error) {
+// observeLinks reads the instances' links.
+func observeLinks(s *space) (map[spec.UID]network.LinkState, error) {
 	links, err := s.link.List()
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	states := map[spec.UID]network.LinkState{}
 	for name, l := range links {
@@ -32,12 +32,11 @@ func observeLinks(s *space) (map[spec.UID]network.LinkState, bool, error) {
 		}
 		current, err := leadsTo(l.Alias)
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
 		states[uid] = network.LinkState{Up: l.Up, Current: current}
 	}
-	_, finished := links[serviceDevice]
-	return states, finished, nil
+	return states, nil
 }
 
 // note is a link's alias: which namespace its other end was put into. Two pins

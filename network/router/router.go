@@ -13,8 +13,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/gpuhost/gpuhost/agent/spec"
@@ -38,7 +40,7 @@ const (
 	pinPrefix      = "vpc-"
 	defaultMTU     = 1400
 	lowDescriptors = 256
-	serviceDevice  = "svc0"
+	loopback       = "lo" // carries the service address
 )
 
 // Kernel implements network.Ports.
@@ -221,12 +223,17 @@ func (k *Kernel) observe(s *space, vpc spec.UID) (network.Have, error) {
 	if err := s.recall(); err != nil {
 		return have, fmt.Errorf("observe network %s: %w", vpc, err)
 	}
+	have.Namespace = true
 	have.Guard, have.Router = s.known.guard, s.known.router
-	if have.Links, have.Namespace, err = observeLinks(s); err != nil {
+	if have.Links, err = observeLinks(s); err != nil {
 		return have, fmt.Errorf("observe network %s: %w", vpc, err)
 	}
-	return have, nil
+	addresses, err := s.link.Addresses(loopback)
+	have.Ready = slices.Contains(addresses, serviceNetwork())
+	return have, err
 }
 
 // ours is a link's alias: whose it is.
 func (k *Kernel) ours(vpc spec.UID) string { return k.table + " " + string(vpc) }
+
+func serviceNetwork() netip.Prefix { return netip.PrefixFrom(network.ServiceAddress(), 32) }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"github.com/gpuhost/gpuhost/agent/spec"
 	"github.com/gpuhost/gpuhost/network"
@@ -56,13 +55,10 @@ func (k *Kernel) Open(_ context.Context, vpc spec.UID, transit network.Transit) 
 	if err := netns.Do(s.netns, func() error { return link.Set(routerSwitches()...) }); err != nil {
 		return err
 	}
-	if err := s.link.Up("lo"); err != nil {
+	if err := s.link.Up(loopback); err != nil {
 		return err
 	}
-	if err := s.link.Dummy(serviceDevice); err != nil {
-		return err
-	}
-	if err := s.link.Address(serviceDevice, netip.PrefixFrom(network.ServiceAddress(), 32)); err != nil {
+	if err := s.link.Address(loopback, serviceNetwork()); err != nil {
 		return err
 	}
 	have, err := k.transit(s, vpc)
@@ -156,7 +152,7 @@ func deleteLinks(s *space) error {
 		return err
 	}
 	for name := range links {
-		if slices.Contains([]string{"lo", serviceDevice}, name) {
+		if name == loopback {
 			continue
 		}
 		if err := s.link.Delete(name); err != nil {

@@ -1,0 +1,346 @@
+package router_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gpuhost/gpuhost/agent/plan"
+	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/network"
+	"github.com/gpuhost/gpuhost/network/netns"
+	"github.com/gpuhost/gpuhost/network/router"
+	"github.com/gpuhost/gpuhost/packaging/lab/hosttest"
+)
+
+func TestMain(m *testing.M) { hosttest.Main(m) }
+
+const (
+	hostID      = "test1"
+	hostAddress = "203.0.113.1" // the host's, on its uplink
+	outside     = "203.0.113.2" // somebody on the internet
+	management  = "192.0.2.2"   // somebody on the operator's network
+	patience    = 5 * time.Second
+	refusal     = 300 * time.Millisecond
+)
+
+// world is a host with an uplink, the internet behind it, and an operator's
+// network beside it.
+type world struct {
+	t      testing.TB
+	dir    string
+	kernel *router.Kernel
+	room   *network.Room
+	vpcs   map[spec.UID]*network.VPC
+}
+
+func newWorld(t testing.TB) *world {
+	hosttest.Need(t, "ip", "nft")
+	w := &world{t: t, dir: t.TempDir(), vpcs: map[spec.UID]*network.VPC{}}
+	w.neighbour("internet", "uplink", hostAddress, outside)
+	w.neighbour("operator", "mgmt", "192.0.2.1", management)
+	w.start()
+	t.Cleanup(w.end)
+	return w
+}
+
+// start makes the room, as a new process would.
+func (w *world) start() {
+	var err error
+	w.kernel, err = router.New(router.Config{HostID: hostID, NetnsDir: filepath.Join(w.dir, "netns"), Uplink: "uplink"})
+	w.must(err)
+	w.room, err = network.New(network.Deps{HostID: hostID, Kernel: w.kernel})
+	w.must(err)
+}
+
+// end removes everything through the room, as the agent would.
+func (w *world) end() {
+	for uid := range w.vpcs {
+		w.converge(uid, nil)
+	}
+	w.host(nil)
+	w.must(w.kernel.Close())
+	for _, device := range []string{"uplink", "mgmt"} {
+		w.run("ip", "link", "del", device)
+	}
+	pins, err := filepath.Glob(filepath.Join(w.dir, "*.netns"))
+	w.must(err)
+	for _, pin := range pins {
+		w.must(netns.Delete(pin))
+	}
+}
+
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) run(name string, args ...string) string {
+	w.t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		w.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+func (w *world) pin(name string) string { return filepath.Join(w.dir, name+".netns") }
+
+// neighbour makes a namespace on a cable of its own beside the host.
+func (w *world) neighbour(name, device, here, there string) {
+	w.must(netns.Create(w.pin(name)))
+	w.run("ip", "link", "add", device, "type", "veth", "peer", "name", "eth0")
+	w.moveTo(name)
+	w.run("ip", "addr", "add", here+"/24", "dev", device)
+	w.run("ip", "link", "set", device, "up")
+	w.in(name, func() error {
+		return errors.Join(exec.Command("ip", "addr", "add", there+"/24", "dev", "eth0").Run(),
+			exec.Command("ip", "link", "set", "eth0", "up").Run())
+	})
+}
+
+// moveTo moves eth0 from here into a pinned namespace.
+func (w *world) moveTo(name string) {
+	holder := exec.Command("nsenter", "--net="+w.pin(name), "cat")
+	stdin, err := holder.StdinPipe()
+	w.must(err)
+	w.must(holder.Start())
+	w.eventually("the holder to enter "+name, func() bool {
+		a, err1 := netns.Inode(fmt.Sprintf("/proc/%d/ns/net", holder.Process.Pid))
+		b, err2 := netns.Inode(w.pin(name))
+		return err1 == nil && err2 == nil && a == b
+	})
+	w.run("ip", "link", "set", "eth0", "netns", fmt.Sprint(holder.Process.Pid))
+	w.must(stdin.Close())
+	w.must(holder.Wait())
+}
+
+// in runs fn inside a pinned namespace.
+func (w *world) in(name string, fn func() error) {
+	w.t.Helper()
+	w.must(w.try(name, fn))
+}
+
+func (w *world) try(name string, fn func() error) error {
+	if name == "host" {
+		return fn()
+	}
+	f, err := netns.Open(w.pin(name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(netns.Do(f, fn), f.Close())
+}
+
+func (w *world) eventually(what string, ok func() bool) {
+	w.t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-deadline.C:
+			w.t.Fatalf("waited %s in vain for %s", patience, what)
+		case <-tick.C:
+		}
+	}
+}
+
+// vpc describes a network with the groups of most tests.
+func (w *world) vpc(uid spec.UID, number int) *network.VPC {
+	any4 := "0.0.0.0/0"
+	v := &network.VPC{
+		UID: uid, Tenant: "acme", Name: string(uid), CIDR: netip.MustParsePrefix("10.0.0.0/16"),
+		Transit: network.Transit{
+			Host:   netip.AddrFrom4([4]byte{100, 127, 0, byte(2 * number)}),
+			Router: netip.AddrFrom4([4]byte{100, 127, 0, byte(2*number + 1)}),
+		},
+		Protected: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix(hostAddress + "/32")},
+		Groups: map[string]network.Group{
+			"default": group([]spec.Rule{{Action: "accept", Protocol: "all", Remote: "sg:default"}}, any4),
+			"web":     group([]spec.Rule{{Action: "accept", Protocol: "tcp", Ports: "80,2000-2009", Remote: any4}, {Action: "accept", Protocol: "icmp", Remote: "10.0.0.0/8"}}, any4),
+			"open":    group([]spec.Rule{{Action: "accept", Protocol: "all", Remote: any4}}, any4),
+			"shut":    {},
+		},
+	}
+	w.vpcs[uid] = v
+	return v
+}
+
+func group(ingress []spec.Rule, egress string) network.Group {
+	return network.Group{Spec: spec.SecurityGroupSpec{
+		Ingress: ingress, Egress: []spec.Rule{{Action: "accept", Protocol: "all", Remote: egress}},
+	}}
+}
+
+// endpoint adds an instance to a network.
+func (w *world) endpoint(v *network.VPC, uid spec.UID, address string, groups ...string) network.Endpoint {
+	w.must(netns.Create(w.pin(string(uid))))
+	e := network.Endpoint{
+		Instance: uid, Name: string(uid), Address: netip.MustParseAddr(address), Groups: groups, Netns: w.pin(string(uid)),
+	}
+	v.Endpoints = append(v.Endpoints, e)
+	return e
+}
+
+// converge brings a network to what is wanted, endpoints included.
+func (w *world) converge(uid spec.UID, want *network.VPC) {
+	w.t.Helper()
+	ctx := context.Background()
+	have, err := w.room.Observe(ctx, uid)
+	w.must(err)
+	p, err := w.room.Plan(want, uid, have)
+	w.must(err)
+	w.apply(p)
+	if want == nil {
+		return
+	}
+	for _, e := range want.Endpoints {
+		w.apply(w.room.PlanEndpoint(*want, e, have))
+	}
+	w.converged(uid, want)
+}
+
+// converged checks that nothing is left to do.
+func (w *world) converged(uid spec.UID, want *network.VPC) {
+	w.t.Helper()
+	have, err := w.room.Observe(context.Background(), uid)
+	w.must(err)
+	p, err := w.room.Plan(want, uid, have)
+	w.must(err)
+	for _, e := range want.Endpoints {
+		p = plan.Merge(p, w.room.PlanEndpoint(*want, e, have))
+	}
+	if !p.Empty() {
+		w.t.Fatalf("after apply there is still to do:\n%s", p.Text())
+	}
+}
+
+func (w *world) apply(p plan.Plan) {
+	w.t.Helper()
+	ordered, err := p.Ordered()
+	w.must(err)
+	for _, s := range ordered.Steps {
+		if err := w.room.Apply(context.Background(), s, nil); err != nil {
+			w.t.Fatalf("apply %s: %v", s.ID, err)
+		}
+	}
+}
+
+// host brings the host's table to what the networks want; nil removes it.
+func (w *world) host(vpcs []*network.VPC) {
+	w.t.Helper()
+	var want *network.HostWant
+	if vpcs != nil {
+		want = &network.HostWant{Uplink: "uplink"}
+		for _, v := range vpcs {
+			h := network.HostVPC{UID: v.UID, Transit: v.Transit}
+			for _, e := range v.Endpoints {
+				h.Publish = append(h.Publish, e.Publish...)
+			}
+			want.VPCs, want.Protected = append(want.VPCs, h), v.Protected
+		}
+	}
+	have, err := w.room.ObserveHost(context.Background())
+	w.must(err)
+	p, err := w.room.PlanHost(want, have)
+	w.must(err)
+	w.apply(p)
+}
+
+// serve answers every TCP connection to a port inside a namespace: it sends the
+// peer's address, then echoes.
+func (w *world) serve(where string, port int) {
+	var l net.Listener
+	w.in(where, func() (err error) {
+		l, err = net.Listen("tcp4", fmt.Sprintf("0.0.0.0:%d", port))
+		return err
+	})
+	w.t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+				fmt.Fprintf(c, "%-15s", host)
+				io.Copy(c, c)
+			}()
+		}
+	}()
+}
+
+// dial connects and says which address the server saw.
+func (w *world) dial(from, to string, port int) (conn net.Conn, seen string, err error) {
+	err = w.try(from, func() error {
+		conn, err = net.DialTimeout("tcp4", fmt.Sprintf("%s:%d", to, port), refusal)
+		return err
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	hello := make([]byte, 15)
+	conn.SetReadDeadline(time.Now().Add(patience))
+	_, err = io.ReadFull(conn, hello)
+	return conn, strings.TrimSpace(string(hello)), err
+}
+
+func (w *world) reaches(from, to string, port int) string {
+	w.t.Helper()
+	conn, seen, err := w.dial(from, to, port)
+	if err != nil {
+		w.t.Fatalf("%s does not reach %s port %d: %v", from, to, port, err)
+	}
+	conn.Close()
+	return seen
+}
+
+func (w *world) refused(from, to string, port int) {
+	w.t.Helper()
+	conn, _, err := w.dial(from, to, port)
+	if err == nil {
+		conn.Close()
+		w.t.Fatalf("%s reaches %s port %d and must not", from, to, port)
+	}
+}
+
+func (w *world) pings(from, to string) bool {
+	return w.try(from, func() error { return exec.Command("busybox", "ping", "-c1", "-W1", to).Run() }) == nil
+}
+
+// echoes says whether an open connection still carries data both ways.
+func echoes(conn net.Conn, wait time.Duration) bool {
+	conn.SetDeadline(time.Now().Add(wait))
+	if _, err := conn.Write([]byte("x")); err != nil {
+		return false
+	}
+	_, err := io.ReadFull(conn, make([]byte, 1))
+	return err == nil
+}
+
+func (w *world) rules(vpc spec.UID) string {
+	f, err := os.Open(filepath.Join(w.dir, "netns", "vpc-"+string(vpc)))
+	w.must(err)
+	defer f.Close()
+	var out []byte
+	w.must(netns.Do(f, func() error {
+		out, err = exec.Command("nft", "list", "ruleset").CombinedOutput()
+		return err
+	}))
+	return string(out)
+}
