@@ -16,7 +16,8 @@ export GOTOOLCHAIN := auto
 bin := build/bin
 libexec := build/libexec
 tool := go tool -modfile=packaging/tools/go.mod
-go_build := go build -trimpath -buildvcs=auto
+version := $(shell cat packaging/VERSION)
+go_build := go build -trimpath -buildvcs=auto -ldflags '-X main.version=$(version)'
 
 TESTFLAGS ?=
 FUZZTIME ?= 30s

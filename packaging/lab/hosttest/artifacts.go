@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -11,29 +12,42 @@ import (
 	"github.com/gpuhost/gpuhost/packaging/lab/ociimage"
 )
 
+// commandNames are the commands whose program is not named after its folder.
+var commandNames = map[string]string{
+	".":                                  "gpuhost",
+	"./drivers/nvml/helper":              "nvml-helper",
+	"./isolation/warden/services/daemon": "warden-services",
+}
+
 // Build compiles one of this module's commands without cgo ("./isolation/warden")
-// and returns the binary. Go's own cache makes a second call cheap.
-func Build(t testing.TB, pkg string) string {
+// and returns the binary, named as when installed; all lie in one folder. Tags
+// are build tags, and such a binary lies in a folder of its own. Go's cache
+// makes a second call cheap.
+func Build(t testing.TB, pkg string, tags ...string) string {
 	t.Helper()
-	return build(t, pkg, "CGO_ENABLED=0")
+	return build(t, pkg, "CGO_ENABLED=0", tags)
 }
 
 // BuildCgo is [Build] with cgo, for the one command that needs it.
-func BuildCgo(t testing.TB, pkg string) string {
+func BuildCgo(t testing.TB, pkg string, tags ...string) string {
 	t.Helper()
-	return build(t, pkg, "CGO_ENABLED=1")
+	return build(t, pkg, "CGO_ENABLED=1", tags)
 }
 
-func build(t testing.TB, pkg, cgo string) string {
+func build(t testing.TB, pkg, cgo string, tags []string) string {
 	t.Helper()
 	root := Root(t)
-	dir := filepath.Join(root, "build", "test")
+	dir := filepath.Join(root, "build", "test", strings.Join(tags, "-"))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatalf("make %s: %v", dir, err)
 	}
 	defer lock(t, dir)()
-	out := filepath.Join(dir, filepath.Base(filepath.Join(root, pkg)))
-	cmd := exec.Command("go", "build", "-trimpath", "-o", out, pkg)
+	name := commandNames[pkg]
+	if name == "" {
+		name = filepath.Base(pkg)
+	}
+	out := filepath.Join(dir, name)
+	cmd := exec.Command("go", "build", "-trimpath", "-tags", strings.Join(tags, ","), "-o", out, pkg)
 	cmd.Dir = root
 	// The namespace has no way out: say so at once instead of waiting for it.
 	cmd.Env = append(os.Environ(), cgo, "GOPROXY=off")

@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -70,5 +71,16 @@ func TestRuntimeDirHasTheRuntime(t *testing.T) {
 	out, err := exec.Command(hosttest.RuntimeDir(t)+"/runc", "features").CombinedOutput()
 	if err != nil {
 		t.Errorf("runc features: %v\n%s", err, out)
+	}
+}
+
+func TestBuildNamesCommandsAsInstalled(t *testing.T) {
+	hosttest.Need(t, "go")
+	warden := hosttest.Build(t, "./isolation/warden")
+	if out, err := exec.Command(warden).CombinedOutput(); err == nil {
+		t.Errorf("warden without a command: %s", out)
+	}
+	if filepath.Base(warden) != "warden" {
+		t.Errorf("warden is named %s", warden)
 	}
 }
