@@ -12,5 +12,6 @@
 //	instance/<uid>  one instance: GPUs reserved, container made, attached, audited, started; or taken down
 //	vpc/<uid>       one VPC: router namespace, rules, guards
 //	gpus            hand-over of every GPU whose owner is gone
-//	host            what all share: NAT and publish in the host's namespace, DNS tables, leftovers
+//	sweep           what carries our mark and is not stored
+//	host            what all share: NAT and publish in the host's namespace, DNS tables
 package reconcile

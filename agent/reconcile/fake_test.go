@@ -148,6 +148,10 @@ func (f fakeNetwork) Plan(want *network.VPC, uid spec.UID, have network.Have) (p
 	return network.NewPlanner("test").Plan(want, uid, have)
 }
 
+func (f fakeNetwork) Prove(context.Context, network.VPC, spec.UID) ([]spec.Control, error) {
+	return nil, nil
+}
+
 func (f fakeNetwork) Observe(_ context.Context, vpc spec.UID) (network.Have, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -168,7 +172,7 @@ func (f fakeNetwork) Apply(_ context.Context, s plan.Step, _ plan.Report) error 
 	}
 	switch args := s.Args.(type) {
 	case network.OpenArgs:
-		f.routers[spec.UID(s.Object)] = &network.Have{Namespace: true, Transit: args.Transit, Links: make(map[spec.UID]network.LinkState)}
+		f.routers[spec.UID(s.Object)] = &network.Have{Namespace: true, Ready: true, Transit: args.Transit, Links: make(map[spec.UID]network.LinkState)}
 	case network.LoadArgs:
 		r := f.routers[spec.UID(s.Object)]
 		r.Guard, r.Router = args.Rules.Guard.State(r.Guard), args.Rules.Router.State(r.Router)
@@ -213,7 +217,20 @@ func (nobodyHolds) Holders(context.Context, uint32, uint32) ([]drivers.Holder, e
 	return nil, nil
 }
 
-type noShared struct{}
+type noShared struct{ *pretend }
+
+func (s noShared) Marked(context.Context) (Marked, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := Marked{Instances: make(map[spec.UID]string)}
+	for uid := range s.routers {
+		m.VPCs = append(m.VPCs, uid)
+	}
+	for uid := range s.containers {
+		m.Instances[uid] = "acme"
+	}
+	return m, nil
+}
 
 func (noShared) Sync(context.Context, []network.VPC) error  { return nil }
 func (noShared) RemoveTenant(context.Context, string) error { return nil }
@@ -253,7 +270,7 @@ func (b *bench) run() {
 	}
 	room := drivers.New(drivers.Deps{NVML: fakeNVML{scenario.Inventory("seed")}, Ledger: b.store.Ledger(), Holders: nobodyHolds{}, BootID: "boot"})
 	b.loop = New(Deps{
-		Store: b.store, Drivers: room, Isolation: fakeIsolation{b.pretend}, Network: fakeNetwork{b.pretend, network.NewPlanner("test")}, Shared: noShared{}, Metrics: noMetrics{},
+		Store: b.store, Drivers: room, Isolation: fakeIsolation{b.pretend}, Network: fakeNetwork{b.pretend, network.NewPlanner("test")}, Shared: noShared{b.pretend}, Metrics: noMetrics{},
 		Settings: Settings{
 			CPUs: 64_000, Memory: 1 << 40, UIDStart: 1 << 20, UIDSize: 100 * rangeSize,
 			TransitPool: mustPrefix("100.127.0.0/24"), NetnsDir: "/run/netns", Nameserver: "169.254.169.253",

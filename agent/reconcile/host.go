@@ -2,9 +2,11 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/isolation"
 	"github.com/gpuhost/gpuhost/network"
 )
 
@@ -25,6 +27,40 @@ func (l *Loop) host(ctx context.Context) error {
 		}
 	}
 	return l.Shared.Sync(ctx, vpcs)
+}
+
+// sweep looks for what carries our mark and is no longer stored: a crash between
+// the last step of a removal and its note, or a state file that was restored.
+func (l *Loop) sweep(ctx context.Context) error {
+	marked, err := l.Shared.Marked(ctx)
+	if err != nil {
+		return err
+	}
+	for _, uid := range marked.VPCs {
+		if _, err := l.Store.GetUID(uid); fault.Is(err, fault.NotFound) {
+			l.lanes.trigger(vpcLane + string(uid))
+		}
+	}
+	var errs []error
+	for uid, tenant := range marked.Instances {
+		if _, err := l.Store.GetUID(uid); fault.Is(err, fault.NotFound) {
+			errs = append(errs, l.sweepInstance(ctx, uid, tenant))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sweepInstance takes away an instance that nobody knows any more.
+func (l *Loop) sweepInstance(ctx context.Context, uid spec.UID, tenant string) error {
+	return l.lanes.with(ctx, instanceLane+string(uid), func(ctx context.Context) error {
+		lease := isolation.Lease{UID: uid, Tenant: tenant, Name: string(uid), Want: isolation.WantAbsent}
+		have, err := l.Isolation.Observe(ctx, lease)
+		if err != nil {
+			return err
+		}
+		l.Log.Warn("an instance that is not stored is taken away", "uid", string(uid), "tenant", tenant)
+		return l.apply(ctx, isolation.Plan(lease, have, l.Now()), "", l.changes.silent())
+	})
 }
 
 // tenant is one run of a tenant's lane: it does nothing until the tenant is

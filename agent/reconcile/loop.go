@@ -22,6 +22,7 @@ const resync = 2 * time.Minute
 const (
 	laneGPUs     = "gpus"
 	laneHost     = "host"
+	laneSweep    = "sweep"
 	instanceLane = "instance/"
 	vpcLane      = "vpc/"
 	tenantLane   = "tenant/"
@@ -119,6 +120,7 @@ func (l *Loop) TriggerAll() {
 	}
 	l.lanes.trigger(laneGPUs)
 	l.lanes.trigger(laneHost)
+	l.lanes.trigger(laneSweep)
 }
 
 // TriggerInstance asks one instance's lane to look again.
@@ -163,10 +165,13 @@ func (l *Loop) work(ctx context.Context, key string) (time.Duration, error) {
 		return 0, l.vpc(ctx, spec.UID(uid))
 	case tenantLane:
 		return 0, l.tenant(ctx, spec.UID(uid))
+	}
+	switch key {
+	case laneGPUs:
+		return l.gpus(ctx)
+	case laneSweep:
+		return 0, l.sweep(ctx)
 	default:
-		if key == laneGPUs {
-			return l.gpus(ctx)
-		}
 		return 0, l.host(ctx)
 	}
 }

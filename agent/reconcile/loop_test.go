@@ -264,3 +264,21 @@ func (b *bench) remove(name string) {
 		b.t.Fatal(err)
 	}
 }
+
+func TestWhatNobodyKnowsIsTakenAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run()
+		b.write(instance("a", 0))
+		settle()
+		o := b.get("a")
+		b.halt()
+		if err := b.store.Remove(o.Metadata.UID); err != nil { // as if an older state file was restored
+			t.Fatal(err)
+		}
+		b.run()
+		defer b.halt()
+		settle()
+		b.nothingLeft()
+	})
+}

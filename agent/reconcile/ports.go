@@ -31,6 +31,8 @@ type Network interface {
 	Plan(want *network.VPC, uid spec.UID, have network.Have) (plan.Plan, error)
 	Observe(ctx context.Context, vpc spec.UID) (network.Have, error)
 	Apply(ctx context.Context, step plan.Step, report plan.Report) error
+	// Prove reads an instance's network controls back from the kernel.
+	Prove(ctx context.Context, vpc network.VPC, instance spec.UID) ([]spec.Control, error)
 }
 
 // EndpointPlanner plans the link of one instance.
@@ -45,9 +47,17 @@ type EndpointPlanner interface {
 type Shared interface {
 	// Sync is called with every VPC in force, in order of uid.
 	Sync(ctx context.Context, vpcs []network.VPC) error
+	// Marked lists everything on the host that carries the agent's mark.
+	Marked(ctx context.Context) (Marked, error)
 	// RemoveTenant takes away what a tenant without instances still has on the
 	// host: images, its copy of the driver tree.
 	RemoveTenant(ctx context.Context, tenant string) error
+}
+
+// Marked is what carries the agent's mark on the host, stored or not.
+type Marked struct {
+	VPCs      []spec.UID
+	Instances map[spec.UID]string // to the tenant, "" where only the kernel knows of it
 }
 
 // Metrics counts what the loop does.

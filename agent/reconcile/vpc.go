@@ -131,3 +131,24 @@ func (l *Loop) leave(ctx context.Context, v *view) error {
 	l.lanes.trigger(laneGPUs)
 	return l.lanes.do(ctx, vpcLane+string(v.at.vpc.Metadata.UID))
 }
+
+// Guarded reads the network controls of an instance back from the kernel,
+// compared with what its VPC should hold now.
+func (l *Loop) Guarded(ctx context.Context, uid spec.UID) ([]spec.Control, error) {
+	o, err := l.Store.GetUID(uid)
+	if err != nil {
+		return nil, err
+	}
+	vpc, err := l.vpcObject(o)
+	if err != nil {
+		return nil, err
+	}
+	want, err := l.wantVPC(ctx, vpc)
+	if err != nil {
+		return nil, err
+	}
+	if want == nil {
+		return nil, fault.New(fault.Internal, "prove the guard of "+o.Ref().String(), "its VPC holds no endpoint")
+	}
+	return l.Network.Prove(ctx, *want, uid)
+}
