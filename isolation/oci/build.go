@@ -21,6 +21,9 @@ type Input struct {
 	Controllers []string
 	// CPUs is the number of possible CPUs, for the paths masked per CPU.
 	CPUs int
+	// Files and LockedMemory bound RLIMIT_NOFILE and RLIMIT_MEMLOCK (bytes): the
+	// agent's own hard limits, beyond which runc may not be able to go.
+	Files, LockedMemory uint64
 }
 
 // User is whom the tenant's first process runs as, inside the user namespace.

@@ -55,14 +55,13 @@ func process(in Input) (*specs.Process, error) {
 // rlimits: no core dump reaches the host's core_pattern; pinned memory (RDMA)
 // may grow to the memory limit.
 func rlimits(in Input) []specs.POSIXRlimit {
-	all := []specs.POSIXRlimit{
+	files := min(in.Files, 1<<20)
+	locked := min(in.LockedMemory, uint64(max(in.Lease.Limits.Memory, 0)))
+	return []specs.POSIXRlimit{
 		{Type: "RLIMIT_CORE", Hard: 0, Soft: 0},
-		{Type: "RLIMIT_NOFILE", Hard: 1 << 20, Soft: 1 << 16},
+		{Type: "RLIMIT_MEMLOCK", Hard: locked, Soft: locked},
+		{Type: "RLIMIT_NOFILE", Hard: files, Soft: min(files, 1<<16)},
 	}
-	if memory := in.Lease.Limits.Memory; memory > 0 {
-		all = append(all, specs.POSIXRlimit{Type: "RLIMIT_MEMLOCK", Hard: uint64(memory), Soft: uint64(memory)})
-	}
-	return all
 }
 
 // arguments are the lease's command, whole, or the image's entrypoint.

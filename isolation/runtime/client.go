@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/isolation"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
@@ -33,6 +34,13 @@ type Client struct {
 	watched map[instance]bool // tasks whose exit somebody waits for
 	started chan instance     // tasks to wait for from now on
 }
+
+// What the room asks of containerd.
+var (
+	_ isolation.Images     = (*Client)(nil)
+	_ isolation.Containers = (*Client)(nil)
+	_ isolation.Tasks      = (*Client)(nil)
+)
 
 // instance names an instance among all tenants'.
 type instance struct {
@@ -67,12 +75,14 @@ func (c *Client) Close() error { return c.containerd.Close() }
 // isolation of tenants rests on.
 func (c *Client) Ready(ctx context.Context) error {
 	what := "reach containerd at " + c.config.Socket()
-	serving, err := c.containerd.IsServing(ctx)
-	if err != nil {
-		return fault.Wrap(fault.Temporary, what, err)
-	}
-	if !serving {
-		return fault.New(fault.Temporary, what, "it does not serve yet")
+	for {
+		serving, err := c.containerd.IsServing(ctx)
+		if err == nil && serving {
+			break
+		}
+		if !wait(ctx, firstPause) {
+			return fault.Wrap(fault.Temporary, what, errors.Join(err, ctx.Err()))
+		}
 	}
 	caps, err := c.containerd.GetSnapshotterCapabilities(ctx, snapshotter)
 	if err != nil {

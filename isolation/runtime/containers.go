@@ -24,6 +24,7 @@ import (
 	"github.com/opencontainers/image-spec/identity"
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // Labels on containers and snapshots.
@@ -157,10 +158,26 @@ func (c *Client) build(ctx context.Context, creation isolation.Creation, config 
 	if err != nil {
 		return nil, err
 	}
+	files, locked, err := hardLimits()
+	if err != nil {
+		return nil, err
+	}
 	return oci.Build(oci.Input{
-		Lease: creation.Lease, Paths: c.config.Paths, Image: config.Config, User: resolved, Env: creation.Env,
+		Files: files, LockedMemory: locked, Lease: creation.Lease, Paths: c.config.Paths, Image: config.Config, User: resolved, Env: creation.Env,
 		Nodes: creation.Nodes, Controllers: creation.Controllers, CPUs: goruntime.NumCPU(),
 	})
+}
+
+// hardLimits are this process's own, which containerd and runc share.
+func hardLimits() (files, locked uint64, err error) {
+	var nofile, memlock syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &nofile); err != nil {
+		return 0, 0, fmt.Errorf("read limit of open files: %w", err)
+	}
+	if err := syscall.Getrlimit(unix.RLIMIT_MEMLOCK, &memlock); err != nil {
+		return 0, 0, fmt.Errorf("read limit of locked memory: %w", err)
+	}
+	return nofile.Max, memlock.Max, nil
 }
 
 // runcOptions: the pipes between shim and container belong to the tenant's

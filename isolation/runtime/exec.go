@@ -1,9 +1,11 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"syscall"
 
@@ -57,6 +59,10 @@ func (c *Client) Exec(ctx context.Context, tenant string, uid spec.UID, o ExecOp
 	process, err := c.execProcess(ctx, uid, o)
 	if err != nil {
 		return nil, wrap(what, err)
+	}
+	if !o.TTY {
+		// The shim opens both, whatever their names.
+		o.Stdout, o.Stderr = cmp.Or(o.Stdout, os.DevNull), cmp.Or(o.Stderr, os.DevNull)
 	}
 	request := &tasks.ExecProcessRequest{
 		ContainerID: string(uid), ExecID: o.ID, Terminal: o.TTY,
