@@ -21,7 +21,7 @@ func (l *Launcher) Canary(ctx context.Context, cgroupDir string, o canary.Option
 	}
 	defer unix.Close(fd)
 	cmd := exec.CommandContext(ctx, l.config.Paths.Warden, o.Args()...)
-	cmd.Dir, cmd.Env = "/", environment()
+	cmd.Dir, cmd.Env = "/", environment(1)
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: fd}
 	var complaint bytes.Buffer
 	cmd.Stderr = &complaint

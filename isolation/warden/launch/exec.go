@@ -58,7 +58,7 @@ func (l *Launcher) StartExec(ctx context.Context, o ExecOptions) (Session, error
 	if o.TTY {
 		args = append(args, "--tty")
 	}
-	err := l.start(ctx, program{path: l.config.Paths.Warden, args: args, cgroup: l.cgroup(cgroupTasks)})
+	err := l.start(ctx, l.warden("exec", args))
 	return s, err
 }
 

@@ -38,7 +38,7 @@ func (l *Launcher) StartLog(ctx context.Context, uid spec.UID) error {
 		}
 	}
 	args := append([]string{"log", "--pipes", l.config.Paths.IODir(uid), "--logs", dir}, l.idArgs()...)
-	return l.start(ctx, program{path: l.config.Paths.Warden, args: args, cgroup: l.cgroup(cgroupTasks)})
+	return l.start(ctx, l.warden("log", args))
 }
 
 // LogAlive says whether the present FIFOs of the instance have their reader.

@@ -18,9 +18,18 @@ import (
 
 // program is a warden to start.
 type program struct {
+	name   string // for errors
 	path   string
 	args   []string
 	cgroup string // folder, made if it is missing; "" stays in the starter's
+	procs  int    // processors of Go's
+}
+
+// warden is the program of a task's warden.
+func (l *Launcher) warden(name string, args []string) program {
+	return program{
+		name: "warden " + name, path: l.config.Paths.Warden, args: args, cgroup: l.cgroup(cgroupTasks), procs: 1,
+	}
 }
 
 // readyLimit bounds how long a warden may take to open its files when the
@@ -42,28 +51,28 @@ func (l *Launcher) start(ctx context.Context, p program) error {
 	if l.config.Stderr != nil {
 		cmd.Stderr = l.config.Stderr
 	}
-	err = spawn(cmd, p.cgroup)
+	err = spawn(cmd, p)
 	report.Close()
 	if err != nil {
-		return fault.Wrap(fault.Internal, "start "+p.path, err)
+		return fault.Wrap(fault.Internal, "start "+p.name, err)
 	}
 	if err := awaitReady(ctx, ready); err != nil {
 		_ = cmd.Process.Kill()
-		return fault.Wrap(fault.Temporary, "start "+p.path+" "+p.args[0], err)
+		return fault.Wrap(fault.Temporary, "start "+p.name, err)
 	}
 	return nil
 }
 
 // spawn starts cmd apart from this process: a session and a cgroup of its own,
-// one processor of Go's, and no signal when the starter dies. The child is
+// few processors of Go's, and no signal when the starter dies. The child is
 // reaped without a thread waiting for it.
-func spawn(cmd *exec.Cmd, cgroup string) error {
+func spawn(cmd *exec.Cmd, p program) error {
 	cmd.Dir = "/"
-	cmd.Env = environment()
+	cmd.Env = environment(p.procs)
 	pidfd := -1
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd}
-	if cgroup != "" {
-		fd, err := openCgroup(cgroup)
+	if p.cgroup != "" {
+		fd, err := openCgroup(p.cgroup)
 		if err != nil {
 			return err
 		}
@@ -77,10 +86,10 @@ func spawn(cmd *exec.Cmd, cgroup string) error {
 	return nil
 }
 
-// environment makes a Go program small and still: one processor, whose count is
+// environment makes a Go program small and still: few processors, whose count is
 // not looked up in the cgroup again and again.
-func environment() []string {
-	return []string{"GOMAXPROCS=1", "GODEBUG=containermaxprocs=0,updatemaxprocs=0", "GOTRACEBACK=single"}
+func environment(procs int) []string {
+	return []string{"GOMAXPROCS=" + strconv.Itoa(procs), "GODEBUG=containermaxprocs=0,updatemaxprocs=0", "GOTRACEBACK=single"}
 }
 
 func openCgroup(dir string) (int, error) {

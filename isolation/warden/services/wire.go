@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -102,11 +103,12 @@ func Send(conn *net.UnixConn, message any, sockets *Sockets) error {
 		return fault.New(fault.Exhausted, "send message", "%d bytes, at most %d", len(body), maxMessage)
 	}
 	packet := append(binary.BigEndian.AppendUint32(nil, uint32(len(body))), body...)
-	var rights []byte
-	if sockets != nil {
-		rights = unix.UnixRights(int(sockets.UDP.Fd()), int(sockets.TCP.Fd()))
+	rights, err := sockets.rights()
+	if err != nil {
+		return err
 	}
 	n, _, err := conn.WriteMsgUnix(packet, rights, nil)
+	runtime.KeepAlive(sockets)
 	if err == nil && n < len(packet) {
 		_, err = conn.Write(packet[n:])
 	}
@@ -114,6 +116,25 @@ func Send(conn *net.UnixConn, message any, sockets *Sockets) error {
 		return fmt.Errorf("send message: %w", err)
 	}
 	return nil
+}
+
+// rights are the descriptors as a control message. They are not asked for with
+// Fd, which may make the sockets blocking for whoever shares them.
+func (s *Sockets) rights() ([]byte, error) {
+	if s == nil {
+		return nil, nil
+	}
+	var fds []int
+	for _, file := range []*os.File{s.UDP, s.TCP} {
+		raw, err := file.SyscallConn()
+		if err == nil {
+			err = raw.Control(func(fd uintptr) { fds = append(fds, int(fd)) })
+		}
+		if err != nil {
+			return nil, fmt.Errorf("send sockets: %w", err)
+		}
+	}
+	return unix.UnixRights(fds...), nil
 }
 
 // Receive reads one message and the sockets that came with it, nil for none. It
@@ -183,9 +204,6 @@ func parseRights(oob []byte) (*Sockets, error) {
 			unix.Close(fd)
 		}
 		return nil, fault.New(fault.Invalid, "receive sockets", "%d came, want 2", len(fds))
-	}
-	for _, fd := range fds {
-		unix.CloseOnExec(fd)
 	}
 	return &Sockets{UDP: os.NewFile(uintptr(fds[0]), "udp"), TCP: os.NewFile(uintptr(fds[1]), "tcp")}, nil
 }

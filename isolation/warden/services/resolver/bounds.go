@@ -1,0 +1,96 @@
+package resolver
+
+import (
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// What one VPC may cost.
+const (
+	forwardsPerSecond = 500
+	forwardBurst      = 1000
+	forwardsAtOnce    = 128
+	connections       = 32
+	cacheSize         = 1024
+)
+
+// bucket is a token bucket. The zero value is full.
+type bucket struct {
+	mu   sync.Mutex
+	used float64
+	last time.Time
+}
+
+// take takes one token if there is one.
+func (b *bucket) take(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if elapsed := now.Sub(b.last).Seconds(); elapsed > 0 {
+		b.used = max(0, b.used-elapsed*forwardsPerSecond)
+		b.last = now
+	}
+	if b.used+1 > forwardBurst {
+		return false
+	}
+	b.used++
+	return true
+}
+
+// key is what makes two queries have the same answer.
+type key struct {
+	question dns.Question
+	dnssec   bool
+	unproved bool // checking disabled
+}
+
+func keyOf(asked *dns.Msg) key {
+	return key{asked.Question[0], wantsDNSSEC(asked), asked.CheckingDisabled}
+}
+
+// cache keeps clean answers of upstreams for one VPC.
+type cache struct {
+	mu      sync.Mutex
+	entries map[key]entry
+}
+
+type entry struct {
+	answer      *dns.Msg
+	stored, end time.Time
+}
+
+// get returns a stored answer and its age in seconds.
+func (c *cache) get(k key, now time.Time) (answer *dns.Msg, age uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.entries[k]
+	if !ok {
+		return nil, 0
+	}
+	if !now.Before(e.end) {
+		delete(c.entries, k)
+		return nil, 0
+	}
+	return e.answer, uint32(now.Sub(e.stored) / time.Second)
+}
+
+// put stores an answer for as long as it says. A full cache loses any other one.
+func (c *cache) put(k key, answer *dns.Msg, now time.Time) {
+	ttl := lifetime(answer)
+	if ttl == 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.entries == nil {
+		c.entries = map[key]entry{}
+	}
+	for other := range c.entries {
+		if len(c.entries) < cacheSize {
+			break
+		}
+		delete(c.entries, other)
+	}
+	c.entries[k] = entry{answer, now, now.Add(time.Duration(ttl) * time.Second)}
+}
