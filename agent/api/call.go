@@ -1,8 +1,10 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -95,22 +97,30 @@ func (c *call) decode(in any) error {
 	if err != nil {
 		return err
 	}
-	return decodeStrict(text, in)
+	return fault.Wrap(fault.Invalid, "read request", decodeStrict(text, in))
 }
 
 func decodeStrict(text []byte, in any) error {
-	decoder := json.NewDecoder(strings.NewReader(string(text)))
+	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(in); err != nil {
-		if errors.Is(err, io.EOF) {
-			return fault.New(fault.Invalid, "read request", "the body is empty")
-		}
-		return fault.Wrap(fault.Invalid, "read request", err)
+		return jsonError(err)
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return fault.New(fault.Invalid, "read request", "there is text after the JSON value")
+		return errors.New("there is text after the JSON value")
 	}
 	return nil
+}
+
+// jsonError says what a person needs of the decoder's message.
+func jsonError(err error) error {
+	if errors.Is(err, io.EOF) {
+		return errors.New("the body is empty")
+	}
+	if field, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		return fmt.Errorf("there is no field %s", field)
+	}
+	return err
 }
 
 // decodeObjects checks each object as strictly as a file's, numbering them in messages.

@@ -57,13 +57,19 @@ func New(host string) (*Client, error) {
 	case !strings.HasPrefix(rest, "/"):
 		return nil, fault.New(fault.Invalid, what, "the path is not absolute").WithHint("for example %s", DefaultHost)
 	}
+	return NewWithDialer(host, func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", rest)
+	}), nil
+}
+
+// NewWithDialer makes a client over connections that dial makes; host names the
+// agent in messages.
+func NewWithDialer(host string, dial func(context.Context) (net.Conn, error)) *Client {
 	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", rest)
-		},
+		DialContext:  func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 		MaxIdleConns: 2,
 	}
-	return &Client{host: host, http: &http.Client{Transport: transport}}, nil
+	return &Client{host: host, http: &http.Client{Transport: transport}}
 }
 
 // Close drops idle connections.
