@@ -31,6 +31,7 @@ func (h Have) Present() bool { return h.Namespace || h.Transit != (Transit{}) }
 // HostHave is the host's own namespace as it stands.
 type HostHave struct {
 	Table *ruleset.State // nil: absent
-	// Forwarding says that every device that tenants' traffic crosses forwards.
-	Forwarding bool
+	// Forwarding are the host's own devices that have an address, and whether
+	// each forwards.
+	Forwarding map[string]bool
 }

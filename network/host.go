@@ -2,6 +2,7 @@ package network
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/gpuhost/gpuhost/agent/plan"
@@ -28,12 +29,15 @@ type HostVPC struct {
 // HostArgs are what load-host brings in force; a nil Table removes it.
 type HostArgs struct {
 	Changes []string       `json:"changes"`
+	Open    []string       `json:"open,omitempty"`  // devices to switch to forwarding
+	Close   []string       `json:"close,omitempty"` // devices to switch back
 	Table   *ruleset.Table `json:"-"`
 }
 
 const (
 	transitSet    = "transit" // the host's ends of all transit links
 	routersSet    = "routers" // the routers' transit addresses
+	openedSet     = "opened"  // devices that forward because of us
 	fromTenants   = "from_tenants"
 	toTenants     = "to_tenants"
 	tenantCounter = "tenant_refused"
@@ -42,39 +46,79 @@ const (
 // PlanHost makes the step that brings the host's table to what is wanted; a nil
 // want removes it.
 func (p *Planner) PlanHost(want *HostWant, have HostHave) (plan.Plan, error) {
-	object := strings.TrimPrefix(p.table, "gpuhost_")
+	object := strings.TrimPrefix(p.table, tablePrefix)
 	if want == nil {
 		if have.Table == nil {
 			return plan.Plan{}, nil
 		}
-		return plan.Of(plan.NewStep(plan.Network, VerbLoadHost, object, "no network is wanted on this host", HostArgs{})), nil
+		args := HostArgs{Close: have.opened()}
+		return plan.Of(plan.NewStep(plan.Network, VerbLoadHost, object, "no network is wanted on this host", args)), nil
 	}
-	table := p.CompileHost(*want)
-	changes, err := ruleset.Diff(have.Table, table)
+	args := HostArgs{Table: p.CompileHost(*want, have), Open: have.shut()}
+	changes, err := ruleset.Diff(have.Table, args.Table)
 	if err != nil {
 		return plan.Plan{}, err
 	}
-	why := changes.Summary()
-	if !have.Forwarding {
-		why = append(why, "a device that tenants' traffic crosses does not forward")
+	args.Changes = changes.Summary()
+	for _, device := range args.Open {
+		args.Changes = append(args.Changes, "device "+device+" does not forward, and tenants' traffic may cross it")
 	}
-	if changes.Empty() && have.Forwarding {
+	if changes.Empty() && len(args.Open) == 0 {
 		return plan.Plan{}, nil
 	}
-	step := plan.NewStep(plan.Network, VerbLoadHost, object, strings.Join(why, "; "), HostArgs{Changes: why, Table: table})
+	step := plan.NewStep(plan.Network, VerbLoadHost, object, strings.Join(args.Changes, "; "), args)
 	step.Title = "this host"
 	return plan.Of(step), nil
+}
+
+// opened are the devices that forward because of us, and would not otherwise.
+func (h HostHave) opened() []string {
+	var names []string
+	if h.Table == nil || h.Table.Sets[openedSet] == nil {
+		return nil
+	}
+	for _, e := range h.Table.Sets[openedSet].Elements {
+		name := strings.TrimRight(string(e.From), "\x00")
+		if _, there := h.Forwarding[name]; there {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// shut are the devices that do not forward.
+func (h HostHave) shut() []string {
+	var names []string
+	for device, forwards := range h.Forwarding {
+		if !forwards {
+			names = append(names, device)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // CompileHost makes the table of the host's own namespace: the one place where
 // tenants' traffic meets the host's stack. Its policies accept, because the rest
 // of the namespace is the operator's; everything about tenants is decided by the
 // transit links' names.
-func (p *Planner) CompileHost(want HostWant) *ruleset.Table {
+//
+// A published port answers on every address of the host, so every device with
+// an address has to forward. Which of them do so only because of us is kept in a
+// set: between two of those nothing is forwarded that is not a tenant's, so that
+// the host does not become a router for its neighbours.
+func (p *Planner) CompileHost(want HostWant, have HostHave) *ruleset.Table {
+	opened := &ruleset.Set{Name: openedSet, Key: []ruleset.Type{ruleset.TypeIfname}}
+	devices := append(have.opened(), have.shut()...)
+	slices.Sort(devices)
+	for _, device := range slices.Compact(devices) {
+		opened.Elements = append(opened.Elements, ruleset.Element{From: ruleset.Ifname(device)})
+	}
 	return &ruleset.Table{
 		Family: ruleset.INet, Name: p.table,
 		Counters: []string{tenantCounter, protectedCounter},
-		Sets:     hostSets(want),
+		Sets:     append(hostSets(want), opened),
 		Chains:   hostChains(want.Uplink),
 	}
 }
@@ -122,6 +166,8 @@ func hostChains(uplink string) []*ruleset.Chain {
 		{Name: "forward", Base: base("filter", "forward", 0, false), Rules: []ruleset.Rule{
 			ruleset.Do(on(ruleset.Iifname), proceed(fromTenants)),
 			ruleset.Do(on(ruleset.Oifname), proceed(toTenants)),
+			ruleset.Do(ruleset.In{Fields: []ruleset.Field{ruleset.Iifname}, Set: openedSet},
+				ruleset.In{Fields: []ruleset.Field{ruleset.Oifname}, Set: openedSet}, drop),
 		}},
 		{Name: "input", Base: base("filter", "input", 0, false), Rules: []ruleset.Rule{
 			ruleset.Do(on(ruleset.Iifname), reply, accept),

@@ -39,10 +39,14 @@ func LinkName(instance spec.UID) string { return linkPrefix + string(instance) }
 // TransitName is the host's end of a VPC's transit link.
 func TransitName(vpc spec.UID) string { return transitPrefix + string(vpc) }
 
+// IsTransit says whether a device of the host is the end of a transit link.
+func IsTransit(device string) bool { return strings.HasPrefix(device, transitPrefix) }
+
 // TableName is the name of every table this host's agent makes.
-func TableName(hostID string) string { return "gpuhost_" + hostID }
+func TableName(hostID string) string { return tablePrefix + hostID }
 
 const (
+	tablePrefix   = "gpuhost_"
 	linkPrefix    = "i-"
 	transitPrefix = "gt-"
 	maxIfname     = 15

@@ -5,7 +5,6 @@ import (
 	"os"
 
 	"github.com/gpuhost/gpuhost/agent/spec"
-	"github.com/gpuhost/gpuhost/network/ruleset"
 )
 
 // Routers is what the room needs of the operating system for VPCs.
@@ -32,7 +31,7 @@ type Host interface {
 	// ObserveHost reads the host's table and its VPCs' transit links back.
 	ObserveHost(ctx context.Context) (HostHave, error)
 	// LoadHost brings the host's rules in force; a nil table removes them.
-	LoadHost(ctx context.Context, table *ruleset.Table) error
+	LoadHost(ctx context.Context, load HostArgs) error
 }
 
 // Inside is what the room reads and opens inside a router namespace.

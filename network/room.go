@@ -121,7 +121,7 @@ func (r *Room) apply(ctx context.Context, step plan.Step) error {
 		if err != nil {
 			return err
 		}
-		return r.deps.Kernel.LoadHost(ctx, args.Table)
+		return r.deps.Kernel.LoadHost(ctx, args)
 	}
 	return r.applyEndpoint(ctx, step)
 }

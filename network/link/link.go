@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	vnetns "github.com/vishvananda/netns"
@@ -49,6 +50,9 @@ type State struct {
 	Alias string
 	Index int
 	MAC   net.HardwareAddr
+	// Peer is this namespace's number for the one that the other end lies in;
+	// negative when it lies in this one or there is none.
+	Peer int
 }
 
 // List reads all links of the namespace by name.
@@ -66,7 +70,7 @@ func (c *Conn) List() (map[string]State, error) {
 
 func stateOf(l netlink.Link) State {
 	a := l.Attrs()
-	return State{Up: a.Flags&net.FlagUp != 0, Alias: a.Alias, Index: a.Index, MAC: a.HardwareAddr}
+	return State{Up: a.Flags&net.FlagUp != 0, Alias: a.Alias, Index: a.Index, MAC: a.HardwareAddr, Peer: a.NetNsID}
 }
 
 // Get reads one link; nil when there is none of that name.
@@ -148,6 +152,15 @@ func (c *Conn) Alias(name, alias string) error {
 	return nil
 }
 
+// Settle makes sure that a link whose both ends are up carries packets. The
+// kernel puts a link in order a moment after it gets its carrier, and drops what is
+// sent until then; to ask for its state makes it do so at once (since Linux 6.7;
+// before, the first packets may be lost).
+func (c *Conn) Settle(name string) error {
+	_, err := c.must(name)
+	return err
+}
+
 // Up switches a link on.
 func (c *Conn) Up(name string) error {
 	l, err := c.must(name)
@@ -225,23 +238,37 @@ func (c *Conn) Neighbour(name string, address netip.Addr, mac net.HardwareAddr) 
 	return nil
 }
 
-// DefaultDevices names the links that have a default route.
-func (c *Conn) DefaultDevices() ([]string, error) {
-	routes, err := c.handle.RouteList(nil, netlink.FAMILY_V4)
+// Number is this namespace's number for another one; negative when it has none,
+// and so no link leads there.
+func (c *Conn) Number(netns *os.File) (int, error) {
+	number, err := c.handle.GetNetNsIdByFd(int(netns.Fd()))
 	if err != nil {
-		return nil, fmt.Errorf("list routes: %w", err)
+		return 0, fmt.Errorf("number namespace %s: %w", netns.Name(), err)
+	}
+	return number, nil
+}
+
+// Addressed names the links, the loopback aside, that have an IPv4 address.
+func (c *Conn) Addressed() ([]string, error) {
+	addrs, err := c.handle.AddrList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	links, err := c.List()
+	if err != nil {
+		return nil, err
+	}
+	addressed := make(map[int]bool, len(addrs))
+	for _, a := range addrs {
+		addressed[a.LinkIndex] = !a.IP.IsLoopback()
 	}
 	var names []string
-	for _, r := range routes {
-		if r.Dst != nil && !r.Dst.IP.IsUnspecified() {
-			continue
+	for name, l := range links {
+		if addressed[l.Index] {
+			names = append(names, name)
 		}
-		l, err := c.handle.LinkByIndex(r.LinkIndex)
-		if err != nil {
-			return nil, fmt.Errorf("find link %d: %w", r.LinkIndex, err)
-		}
-		names = append(names, l.Attrs().Name)
 	}
+	slices.Sort(names)
 	return names, nil
 }
 

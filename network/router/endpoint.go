@@ -3,12 +3,9 @@ package router
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
-	"strconv"
-	"strings"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
@@ -30,7 +27,7 @@ func observeLinks(s *space) (map[spec.UID]network.LinkState, error) {
 		if !ok {
 			continue
 		}
-		current, err := leadsTo(l.Alias)
+		current, err := leadsTo(s, l, l.Alias)
 		if err != nil {
 			return nil, err
 		}
@@ -39,21 +36,19 @@ func observeLinks(s *space) (map[spec.UID]network.LinkState, error) {
 	return states, nil
 }
 
-// note is a link's alias: which namespace its other end was put into. Two pins
-// with one inode are one namespace, so a pin made anew is seen.
-func note(path string, inode uint64) string { return fmt.Sprintf("%d %s", inode, path) }
-
-func leadsTo(alias string) (bool, error) {
-	number, path, ok := strings.Cut(alias, " ")
-	inode, err := strconv.ParseUint(number, 10, 64)
-	if !ok || err != nil {
-		return false, nil
-	}
-	have, err := netns.Inode(path)
+// leadsTo says whether a link's other end lies in the namespace pinned at path.
+// A link's alias is the path that it was made for; the numbers of namespaces are
+// compared, because a pin can be made anew.
+func leadsTo(s *space, l link.State, path string) (bool, error) {
+	pinned, err := netns.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
-	return err == nil && have == inode, err
+	if err != nil {
+		return false, err
+	}
+	number, err := s.link.Number(pinned)
+	return number >= 0 && number == l.Peer, errors.Join(err, pinned.Close())
 }
 
 // Attach implements network.Routers. The link is laid down, dressed on both
@@ -92,44 +87,51 @@ func (k *Kernel) ready(s *space, vpc spec.UID, e network.Endpoint) error {
 
 func (k *Kernel) attach(s *space, e network.Endpoint, inside *os.File) error {
 	name := network.LinkName(e.Instance)
-	inode, err := netns.Inode(e.Netns)
-	if err != nil {
-		return err
-	}
 	have, err := s.link.Get(name)
 	if err != nil {
 		return err
 	}
-	if have != nil && have.Alias != note(e.Netns, inode) {
+	current := false
+	if have != nil {
+		if current, err = leadsTo(s, *have, e.Netns); err != nil {
+			return err
+		}
+	}
+	if !current {
 		if err := s.link.Delete(name); err != nil {
 			return err
 		}
-		have = nil
-	}
-	if have == nil {
 		if err := flow.ForgetAddress(s.netns, e.Address); err != nil {
 			return err
 		}
-		if err := s.link.Lay(k.cable(e, inside, note(e.Netns, inode))); err != nil {
+		if err := s.link.Lay(k.cable(e, inside)); err != nil {
 			return err
 		}
 	}
-	if err := dressInstance(e, inside); err != nil {
+	conn, err := link.Open(inside)
+	if err != nil {
 		return err
 	}
-	return dressRouter(s, e)
+	defer conn.Close()
+	if err := dressInstance(conn, e, inside); err != nil {
+		return err
+	}
+	if err := dressRouter(s.link, e); err != nil {
+		return err
+	}
+	return errors.Join(s.link.Settle(name), conn.Settle(network.InstanceLinkName))
 }
 
-func (k *Kernel) cable(e network.Endpoint, inside *os.File, alias string) link.Cable {
+func (k *Kernel) cable(e network.Endpoint, inside *os.File) link.Cable {
 	return link.Cable{
 		Name: network.LinkName(e.Instance), MAC: network.RouterMAC(),
 		Peer: network.InstanceLinkName, PeerMAC: network.InstanceMAC(e.Instance), PeerNetns: inside,
-		MTU: k.config.MTU, Alias: alias,
+		MTU: k.config.MTU, Alias: e.Netns,
 	}
 }
 
 // dressInstance sets what the instance finds in its own namespace.
-func dressInstance(e network.Endpoint, inside *os.File) error {
+func dressInstance(conn *link.Conn, e network.Endpoint, inside *os.File) error {
 	err := netns.Do(inside, func() error {
 		return link.Set(
 			link.Device("ipv6", "all", "disable_ipv6", "1"),
@@ -141,11 +143,6 @@ func dressInstance(e network.Endpoint, inside *os.File) error {
 	if err != nil {
 		return err
 	}
-	conn, err := link.Open(inside)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
 	const eth0 = network.InstanceLinkName
 	if err := conn.Up("lo"); err != nil {
 		return err
@@ -163,15 +160,15 @@ func dressInstance(e network.Endpoint, inside *os.File) error {
 }
 
 // dressRouter gives the instance's address its way, and switches the link on.
-func dressRouter(s *space, e network.Endpoint) error {
+func dressRouter(conn *link.Conn, e network.Endpoint) error {
 	name := network.LinkName(e.Instance)
-	if err := s.link.Up(name); err != nil {
+	if err := conn.Up(name); err != nil {
 		return err
 	}
-	if err := s.link.Neighbour(name, e.Address, network.InstanceMAC(e.Instance)); err != nil {
+	if err := conn.Neighbour(name, e.Address, network.InstanceMAC(e.Instance)); err != nil {
 		return err
 	}
-	return s.link.Route(name, netip.PrefixFrom(e.Address, 32), netip.Addr{})
+	return conn.Route(name, netip.PrefixFrom(e.Address, 32), netip.Addr{})
 }
 
 // Detach implements network.Routers.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"slices"
-	"strings"
 	"sync"
 
 	"github.com/gpuhost/gpuhost/network"
@@ -54,46 +52,44 @@ func (k *Kernel) ObserveHost(context.Context) (network.HostHave, error) {
 	if err != nil {
 		return network.HostHave{}, err
 	}
-	have := network.HostHave{Table: table, Forwarding: true}
-	uplinks, err := k.uplinks()
+	have := network.HostHave{Table: table, Forwarding: map[string]bool{}}
+	devices, err := k.host.link.Addressed()
 	if err != nil {
 		return have, err
 	}
-	for _, device := range uplinks {
-		value, err := link.Get(link.Device("ipv4", device, "forwarding", ""))
+	for _, device := range devices {
+		if network.IsTransit(device) {
+			continue
+		}
+		value, err := link.Get(forwarding(device, ""))
 		if err != nil {
 			return have, err
 		}
-		have.Forwarding = have.Forwarding && value == "1"
+		have.Forwarding[device] = value == "1"
 	}
 	return have, nil
 }
 
-// uplinks are the devices tenants' traffic leaves the host by.
-func (k *Kernel) uplinks() ([]string, error) {
-	if k.config.Uplink != "" {
-		return []string{k.config.Uplink}, nil
-	}
-	devices, err := k.host.link.DefaultDevices()
-	if err != nil {
-		return nil, err
-	}
-	slices.Sort(devices)
-	return slices.DeleteFunc(slices.Compact(devices), func(d string) bool { return strings.HasPrefix(d, "gt-") }), nil
+func forwarding(device, value string) link.Sysctl {
+	return link.Device("ipv4", device, "forwarding", value)
 }
 
-// LoadHost implements network.Host.
-func (k *Kernel) LoadHost(_ context.Context, table *ruleset.Table) error {
+// LoadHost implements network.Host. Rules come before devices begin to forward,
+// and go after they ceased.
+func (k *Kernel) LoadHost(_ context.Context, load network.HostArgs) error {
 	k.host.mu.Lock()
 	defer k.host.mu.Unlock()
-	if table == nil {
+	if load.Table == nil {
+		if err := switchForwarding(load.Close, "0"); err != nil {
+			return err
+		}
 		return k.host.nft.DeleteTable(ruleset.INet)
 	}
 	have, err := k.host.nft.Read(ruleset.INet)
 	if err != nil {
 		return err
 	}
-	changes, err := ruleset.Diff(have, table)
+	changes, err := ruleset.Diff(have, load.Table)
 	if err != nil {
 		return err
 	}
@@ -102,12 +98,12 @@ func (k *Kernel) LoadHost(_ context.Context, table *ruleset.Table) error {
 			return err
 		}
 	}
-	uplinks, err := k.uplinks()
-	if err != nil {
-		return err
-	}
-	for _, device := range uplinks {
-		if err := link.Set(link.Device("ipv4", device, "forwarding", "1")); err != nil {
+	return switchForwarding(load.Open, "1")
+}
+
+func switchForwarding(devices []string, value string) error {
+	for _, device := range devices {
+		if err := link.Set(forwarding(device, value)); err != nil {
 			return err
 		}
 	}

@@ -50,8 +50,14 @@ func (l *sharedLink) Up(name string) error {
 	return l.conn.Up(name)
 }
 
-func (l *sharedLink) DefaultDevices() ([]string, error) {
+func (l *sharedLink) Addressed() ([]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.conn.DefaultDevices()
+	return l.conn.Addressed()
+}
+
+func (l *sharedLink) Settle(name string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.conn.Settle(name)
 }

@@ -117,6 +117,8 @@ func (k *Kernel) layTransit(s *space, vpc spec.UID, transit network.Transit) err
 		s.link.Address(network.UplinkName, netip.PrefixFrom(transit.Router, transitBits)),
 		k.host.link.Up(name),
 		s.link.Up(network.UplinkName),
+		k.host.link.Settle(name),
+		s.link.Settle(network.UplinkName),
 	)
 	if err != nil {
 		return err

@@ -117,9 +117,9 @@ func (w *world) moveTo(name string) {
 	w.must(err)
 	w.must(holder.Start())
 	w.eventually("the holder to enter "+name, func() bool {
-		a, err1 := netns.Inode(fmt.Sprintf("/proc/%d/ns/net", holder.Process.Pid))
-		b, err2 := netns.Inode(w.pin(name))
-		return err1 == nil && err2 == nil && a == b
+		a, err1 := os.Stat(fmt.Sprintf("/proc/%d/ns/net", holder.Process.Pid))
+		b, err2 := os.Stat(w.pin(name))
+		return err1 == nil && err2 == nil && os.SameFile(a, b)
 	})
 	w.run("ip", "link", "set", "eth0", "netns", fmt.Sprint(holder.Process.Pid))
 	w.must(stdin.Close())
@@ -287,8 +287,12 @@ func (w *world) serve(where string, port int) {
 
 // dial connects and says which address the server saw.
 func (w *world) dial(from, to string, port int) (conn net.Conn, seen string, err error) {
+	return w.dialFor(from, to, port, patience)
+}
+
+func (w *world) dialFor(from, to string, port int, wait time.Duration) (conn net.Conn, seen string, err error) {
 	err = w.try(from, func() error {
-		conn, err = net.DialTimeout("tcp4", fmt.Sprintf("%s:%d", to, port), refusal)
+		conn, err = net.DialTimeout("tcp4", fmt.Sprintf("%s:%d", to, port), wait)
 		return err
 	})
 	if err != nil {
@@ -312,7 +316,7 @@ func (w *world) reaches(from, to string, port int) string {
 
 func (w *world) refused(from, to string, port int) {
 	w.t.Helper()
-	conn, _, err := w.dial(from, to, port)
+	conn, _, err := w.dialFor(from, to, port, refusal)
 	if err == nil {
 		conn.Close()
 		w.t.Fatalf("%s reaches %s port %d and must not", from, to, port)
@@ -343,4 +347,97 @@ func (w *world) rules(vpc spec.UID) string {
 		return err
 	}))
 	return string(out)
+}
+
+// sink receives datagrams in a namespace.
+func (w *world) sink(where string, port int) *net.UDPConn {
+	var l *net.UDPConn
+	w.in(where, func() (err error) {
+		l, err = net.ListenUDP("udp4", &net.UDPAddr{Port: port})
+		return err
+	})
+	w.t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// datagrams sends n datagrams from one new port.
+func (w *world) datagrams(from, to string, n, size int) {
+	w.t.Helper()
+	w.in(from, func() error {
+		c, err := net.Dial("udp4", to)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		for range n {
+			if _, err := c.Write(make([]byte, size)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// receive waits for n datagrams and gives their sizes.
+func (w *world) receive(l *net.UDPConn, n int) []int {
+	w.t.Helper()
+	l.SetReadDeadline(time.Now().Add(patience))
+	buffer := make([]byte, 2000)
+	var sizes []int
+	for range n {
+		size, err := l.Read(buffer)
+		if err != nil {
+			w.t.Fatalf("datagram %d of %d: %v", len(sizes)+1, n, err)
+		}
+		sizes = append(sizes, size)
+	}
+	return sizes
+}
+
+// nftIn runs the nft command as somebody who tampers would.
+func (w *world) nftIn(vpc spec.UID, command string) {
+	w.t.Helper()
+	if command == "" {
+		return
+	}
+	f, err := os.Open(filepath.Join(w.dir, "netns", "vpc-"+string(vpc)))
+	w.must(err)
+	defer f.Close()
+	w.must(netns.Do(f, func() error {
+		out, err := exec.Command("nft", command).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("nft %s: %w\n%s", command, err, out)
+		}
+		return nil
+	}))
+}
+
+func firstFailure(controls []spec.Control) string {
+	for _, c := range controls {
+		if !c.Pass {
+			return c.ID + " " + c.Found
+		}
+	}
+	return ""
+}
+
+// stripCounters takes the readings out of a listing.
+func stripCounters(listing string) string {
+	var lines []string
+	for line := range strings.Lines(listing) {
+		if !strings.Contains(line, "packets ") {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "")
+}
+
+// changeMAC is what a tenant might do; the kernel forgets the gateway's neighbour
+// entry with it, so he puts it back.
+func (w *world) changeMAC(instance, mac string) {
+	w.t.Helper()
+	w.in(instance, func() error {
+		return errors.Join(exec.Command("ip", "link", "set", "eth0", "address", mac).Run(),
+			exec.Command("ip", "neigh", "replace", network.Gateway().String(), "lladdr", network.RouterMAC().String(), "dev", "eth0", "nud", "permanent").Run())
+	})
 }
