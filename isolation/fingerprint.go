@@ -19,7 +19,6 @@ import (
 // added later does not differ on instances that do not use it.
 type Fingerprint map[string]string
 
-// partImage is the part that the disk depends on too.
 const partImage = "image"
 
 // FingerprintOf hashes the container-relevant parts of a lease.
@@ -58,6 +57,9 @@ func (f Fingerprint) Differs(other Fingerprint) []string {
 	slices.Sort(out)
 	return out
 }
+
+// Image is the part that stands for the image, which the disk depends on too.
+func (f Fingerprint) Image() string { return f[partImage] }
 
 func envText(l Lease) string {
 	var b strings.Builder

@@ -117,27 +117,28 @@ func (p *planner) grow(task TaskStatus) {
 		append(p.own(VerbAudit), p.id(plan.Network, "prove-guard"))...)
 }
 
-// replaceContainer deletes a container made from another lease; the writable
-// layer stays unless it belongs to another image.
+// replaceContainer deletes a container made from another lease, and a disk
+// made from another image.
 func (p *planner) replaceContainer() {
 	changed := p.changed()
-	if len(changed) == 0 {
+	if len(changed) == 0 && !p.foreignDisk() {
 		return
 	}
-	why, disk := "changed: "+strings.Join(changed, ", "), KeepDisk
-	if p.imageChanged() {
-		why, disk = why+"; a disk belongs to its image and is made anew", DeleteDisk
+	why, args := "changed: "+strings.Join(changed, ", "), p.endArgs()
+	args.Disk = KeepDisk
+	if p.foreignDisk() {
+		why, args.Disk = "the image changed: a disk belongs to its image and is made anew", DeleteDisk
 	}
-	args := p.endArgs()
-	args.Disk = disk
 	p.add(VerbDeleteContainer, why, args, p.own(VerbDeleteTask)...)
-	if disk == DeleteDisk {
+	if args.Disk == DeleteDisk {
 		p.steps[len(p.steps)-1].Risk = plan.RiskDisrupts
 	}
 }
 
-func (p *planner) imageChanged() bool {
-	return p.have.Container.Fingerprint[partImage] != FingerprintOf(p.want)[partImage]
+// foreignDisk says whether the disk was made from another image.
+func (p *planner) foreignDisk() bool {
+	c := p.have.Container
+	return c.Snapshot && c.DiskImage != FingerprintOf(p.want).Image()
 }
 
 func (p *planner) prepareImage() {
@@ -153,7 +154,7 @@ func (p *planner) prepareImage() {
 
 // newDisk says whether the snapshot is to be made: only then does the image matter.
 func (p *planner) newDisk() bool {
-	return !p.have.Container.Snapshot || (p.plans(VerbDeleteContainer) && p.imageChanged())
+	return !p.have.Container.Snapshot || p.foreignDisk()
 }
 
 func (p *planner) cgroupWhy(fresh bool) string {

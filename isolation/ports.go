@@ -208,7 +208,9 @@ type Creation struct {
 
 // ContainerState is what containerd has of one instance.
 type ContainerState struct {
-	Snapshot    bool        `json:"snapshot"`
+	Snapshot bool `json:"snapshot"`
+	// DiskImage is [Fingerprint.Image] of the lease the snapshot was made from.
+	DiskImage   string      `json:"diskImage,omitempty"`
 	Container   bool        `json:"container"`
 	Generation  uint64      `json:"generation,omitempty"`
 	Fingerprint Fingerprint `json:"fingerprint,omitzero"` // of the lease the container was made from

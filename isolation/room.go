@@ -82,7 +82,7 @@ func (r *Room) observe(ctx context.Context, lease Lease) (have Have, err error) 
 // interest.
 func needsImage(lease Lease, have Have) bool {
 	p := planner{want: lease, have: have}
-	return lease.Want == WantRunning && (!have.Container.Container || len(p.changed()) > 0)
+	return lease.Want == WantRunning && (!have.Container.Container || len(p.changed()) > 0 || p.foreignDisk())
 }
 
 // Audit reads every control of a running instance back from the kernel.

@@ -32,6 +32,7 @@ const (
 	labelUID         = "gpuhost/uid"
 	labelGeneration  = "gpuhost/generation"
 	labelFingerprint = "gpuhost/fingerprint"
+	labelImage       = "gpuhost/image" // of a snapshot: what it was made from
 	// labelKeep keeps a snapshot alive while no container uses it: without it,
 	// deleting a container to make it anew would cost the tenant's disk.
 	labelKeep = "containerd.io/gc.root"
@@ -42,9 +43,9 @@ func (c *Client) State(ctx context.Context, tenant string, uid spec.UID) (isolat
 	ctx = c.tenant(ctx, tenant)
 	what := "read container " + string(uid)
 	var state isolation.ContainerState
-	switch _, err := c.snapshots().Stat(ctx, string(uid)); {
+	switch disk, err := c.snapshots().Stat(ctx, string(uid)); {
 	case err == nil:
-		state.Snapshot = true
+		state.Snapshot, state.DiskImage = true, disk.Labels[labelImage]
 	case !errdefs.IsNotFound(err):
 		return state, wrap(what, err)
 	}
@@ -83,7 +84,7 @@ func (c *Client) Prepare(ctx context.Context, creation isolation.Creation) error
 	if err != nil {
 		return wrap(what, err)
 	}
-	if err := c.makeSnapshot(ctx, lease, image); err != nil {
+	if err := c.makeSnapshot(ctx, creation, image); err != nil {
 		return wrap(what, err)
 	}
 	record, err := c.record(ctx, creation, image)
@@ -95,13 +96,14 @@ func (c *Client) Prepare(ctx context.Context, creation isolation.Creation) error
 }
 
 // makeSnapshot makes the instance's writable layer, idmapped into its range.
-func (c *Client) makeSnapshot(ctx context.Context, lease isolation.Lease, image containerd.Image) error {
+func (c *Client) makeSnapshot(ctx context.Context, creation isolation.Creation, image containerd.Image) error {
+	lease := creation.Lease
 	diffs, err := image.RootFS(ctx)
 	if err != nil {
 		return err
 	}
 	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: lease.IDs.Start, Size: lease.IDs.Size}}
-	labels := map[string]string{labelUID: string(lease.UID), labelKeep: "true"}
+	labels := map[string]string{labelUID: string(lease.UID), labelImage: creation.Fingerprint.Image(), labelKeep: "true"}
 	_, err = c.snapshots().Prepare(ctx, string(lease.UID), identity.ChainID(diffs).String(),
 		snapshots.WithLabels(labels), containerd.WithUserNSRemapperLabels(ids, ids))
 	if errdefs.IsAlreadyExists(err) {
@@ -203,13 +205,13 @@ func stopSignal(name string) string {
 func (c *Client) Delete(ctx context.Context, tenant string, uid spec.UID, disk isolation.Disk) error {
 	ctx = c.tenant(ctx, tenant)
 	what := "delete container " + string(uid)
-	if err := c.containerd.ContainerService().Delete(ctx, string(uid)); err != nil && !errdefs.IsNotFound(err) {
-		return wrap(what, err)
-	}
 	if disk == isolation.DeleteDisk {
 		if err := c.snapshots().Remove(ctx, string(uid)); err != nil && !errdefs.IsNotFound(err) {
 			return wrap(what, err)
 		}
+	}
+	if err := c.containerd.ContainerService().Delete(ctx, string(uid)); err != nil && !errdefs.IsNotFound(err) {
+		return wrap(what, err)
 	}
 	return wrap(what, os.RemoveAll(c.config.Paths.EtcDir(uid)))
 }

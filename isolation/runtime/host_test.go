@@ -27,14 +27,14 @@ const testUID = spec.UID("abcd2345")
 
 // host is a runtime of its own with everything below one folder.
 type host struct {
-	t      *testing.T
+	t      testing.TB
 	config Config
 	client *Client
 	stop   context.CancelFunc // of the supervisor, as an agent's death would
 	gone   chan struct{}
 }
 
-func newHost(t *testing.T) *host {
+func newHost(t testing.TB) *host {
 	t.Helper()
 	hosttest.Need(t)
 	bin := hosttest.RuntimeDir(t)
@@ -149,7 +149,7 @@ func (h *host) readLog() *output {
 	return &output{cmd, file}
 }
 
-func (o *output) text(t *testing.T) string {
+func (o *output) text(t testing.TB) string {
 	t.Helper()
 	if err := o.cmd.Wait(); err != nil {
 		t.Error("log writer:", err)
