@@ -61,20 +61,17 @@ func DecodeDir(fsys fs.FS) ([]*Object, error) {
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, "read folder of objects", err)
 	}
+	names, err := objectFiles(fsys, entries)
+	if err != nil {
+		return nil, err
+	}
 	var all []located
-	var total int64
-	for _, entry := range entries {
-		if entry.IsDir() || !isObjectFile(entry.Name()) {
-			continue
-		}
-		text, err := readFile(fsys, entry.Name())
+	for _, name := range names {
+		text, err := fs.ReadFile(fsys, name)
 		if err != nil {
-			return nil, err
+			return nil, fault.Wrap(fault.Internal, "read "+name, err)
 		}
-		if total += int64(len(text)); total > MaxDir {
-			return nil, positioned(entry.Name(), 1, 1, "the folder holds more than %s", Bytes(MaxDir))
-		}
-		found, err := decode(entry.Name(), text)
+		found, err := decode(name, text)
 		if err != nil {
 			return nil, err
 		}
@@ -86,24 +83,36 @@ func DecodeDir(fsys fs.FS) ([]*Object, error) {
 	return objectsOf(all), nil
 }
 
-func isObjectFile(name string) bool {
-	return !strings.HasPrefix(name, ".") && slices.Contains([]string{".yaml", ".yml", ".json"}, path.Ext(name))
+// objectFiles looks at sizes before anything is read, so that huge files cost
+// nothing.
+func objectFiles(fsys fs.FS, entries []fs.DirEntry) ([]string, error) {
+	var names []string
+	var total int64
+	for _, entry := range entries {
+		name := entry.Name()
+		if entry.IsDir() || !isObjectFile(name) {
+			continue
+		}
+		info, err := fs.Stat(fsys, name)
+		if err != nil {
+			return nil, fault.Wrap(fault.Internal, "read "+name, err)
+		}
+		total += info.Size()
+		switch {
+		case !info.Mode().IsRegular():
+			return nil, positioned(name, 1, 1, "is not a regular file")
+		case info.Size() > MaxDocument:
+			return nil, tooLong(name)
+		case total > MaxDir:
+			return nil, positioned(name, 1, 1, "the folder holds more than %s", Bytes(MaxDir))
+		}
+		names = append(names, name)
+	}
+	return names, nil
 }
 
-// readFile looks at the size first, so that a huge file costs nothing.
-func readFile(fsys fs.FS, name string) ([]byte, error) {
-	info, err := fs.Stat(fsys, name)
-	if err != nil {
-		return nil, fault.Wrap(fault.Internal, "read "+name, err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, positioned(name, 1, 1, "is not a regular file")
-	}
-	if info.Size() > MaxDocument {
-		return nil, tooLong(name)
-	}
-	text, err := fs.ReadFile(fsys, name)
-	return text, fault.Wrap(fault.Internal, "read "+name, err)
+func isObjectFile(name string) bool {
+	return !strings.HasPrefix(name, ".") && slices.Contains([]string{".yaml", ".yml", ".json"}, path.Ext(name))
 }
 
 func tooLong(name string) error {

@@ -13,6 +13,9 @@ import (
 // values, whatever their texts hold.
 func Encode(objects ...*Object) ([]byte, error) {
 	var out bytes.Buffer
+	if len(objects) == 0 {
+		return nil, nil // the library would not close what it did not open
+	}
 	encoder := yaml.NewEncoder(&out)
 	encoder.SetIndent(2)
 	for _, o := range objects {

@@ -255,7 +255,7 @@ func setScalar(n *yaml.Node, target reflect.Value) bool {
 func nounOf(k reflect.Kind) string {
 	switch k {
 	case reflect.Bool:
-		return "true or false"
+		return "boolean"
 	case reflect.Float64:
 		return "number"
 	}
@@ -298,7 +298,7 @@ func describe(n *yaml.Node) string {
 	}
 	switch n.Tag {
 	case "!!bool":
-		return "true or false"
+		return "a boolean"
 	case "!!int", "!!float":
 		return "a number"
 	case "!!null":

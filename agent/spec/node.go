@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -56,15 +57,26 @@ func parseYAML(name string, text []byte) ([]*yaml.Node, error) {
 }
 
 // yamlProblem moves the library's "line N" to where every other error has it.
-// The library knows no column for syntax errors.
+// The library knows no column for syntax errors, leaves the first line out, and
+// counts lines from zero where its parser, not its scanner, was surprised.
 func yamlProblem(name string, err error) error {
 	text := strings.TrimPrefix(err.Error(), "yaml: ")
-	line := 1
+	line, counted := 1, false
 	if match := regexp.MustCompile(`^line (\d+): `).FindStringSubmatch(text); match != nil {
 		line, _ = strconv.Atoi(match[1])
-		text = strings.TrimPrefix(text, match[0])
+		text, counted = strings.TrimPrefix(text, match[0]), true
+	}
+	if counted && slices.Contains(parserSurprises(), text) {
+		line++
 	}
 	return positioned(name, line, 1, "syntax: %s", text)
+}
+
+func parserSurprises() []string {
+	return []string{
+		"did not find expected node content", "did not find expected key", "did not find expected '-' indicator",
+		"did not find expected ',' or ']'", "did not find expected ',' or '}'", "did not find expected <document start>",
+	}
 }
 
 func positioned(name string, line, column int, format string, args ...any) *fault.Error {

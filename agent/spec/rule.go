@@ -81,8 +81,8 @@ func portsProblem(text, why string) error {
 // ParseRemote reads a CIDR, one address, a range "a-b", "sg:name" or "any".
 // IPv6 is understood and answered with an unsupported fault.
 func ParseRemote(text string) (Remote, error) {
-	refuse := func(kind fault.Kind, why string) (Remote, error) {
-		return Remote{}, fault.New(kind, "remote "+quote(text), "%s", why).
+	refuse := func(why string) (Remote, error) {
+		return Remote{}, fault.New(fault.Invalid, "remote "+quote(text), "%s", why).
 			WithHint("write a CIDR, an address, a range a-b, sg:NAME or any")
 	}
 	if text == "any" {
@@ -90,16 +90,16 @@ func ParseRemote(text string) (Remote, error) {
 	}
 	if group, is := strings.CutPrefix(text, GroupPrefix); is {
 		if why := labelProblem(group); why != "" {
-			return refuse(fault.Invalid, "the group's name "+why)
+			return refuse("the group's name " + why)
 		}
 		return Remote{Group: group}, nil
 	}
 	remote, why := parseAddresses(text)
 	switch {
 	case why != "":
-		return refuse(fault.Invalid, why)
+		return refuse(why)
 	case remote.Prefix.Addr().Is6() || remote.From.Is6():
-		return refuse(fault.Unsupported, "IPv6 is not built yet")
+		return Remote{}, fault.New(fault.Unsupported, "remote "+quote(text), "IPv6 is not built yet")
 	}
 	return remote, nil
 }
