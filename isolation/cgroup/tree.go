@@ -168,7 +168,8 @@ func (t *Tree) leaf(uid spec.UID) string {
 	return filepath.Join(t.paths.CgroupMount, t.paths.TaskCgroup(uid))
 }
 
-// List names the instances that have a parent cgroup here.
+// List names the instances that have a parent cgroup here. Beside them lie the
+// cgroups of the agent's own processes, whose names are no uids.
 func (t *Tree) List(context.Context) ([]spec.UID, error) {
 	entries, err := os.ReadDir(filepath.Join(t.paths.CgroupMount, t.paths.CgroupRoot))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -179,12 +180,15 @@ func (t *Tree) List(context.Context) ([]spec.UID, error) {
 	}
 	var uids []spec.UID
 	for _, e := range entries {
-		if e.IsDir() {
+		if e.IsDir() && !slices.Contains(ownCgroups(), e.Name()) {
 			uids = append(uids, spec.UID(e.Name()))
 		}
 	}
 	return uids, nil
 }
+
+// ownCgroups are those of the wardens (isolation/warden/launch).
+func ownCgroups() []string { return []string{"wardens", "services"} }
 
 // Remove deletes the parent and whatever empty cgroup is left below it. A
 // cgroup with processes is a busy fault that names them.

@@ -1,0 +1,105 @@
+package audit
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/gpuhost/gpuhost/agent/spec"
+)
+
+// finding is the outcome of one control: what was there, and, when that is not
+// what was expected, that it failed.
+type finding struct {
+	expected string
+	found    string
+	pass     bool
+}
+
+// judgement is one control: its name in the table of docs/isolation.md and how
+// it is decided.
+type judgement struct {
+	id, name string
+	judge    func(Want, Facts) finding
+}
+
+func judgements() []judgement {
+	return []judgement{
+		{"I1", "user namespace with the tenant's own range", judgeIDs},
+		{"I2", "namespaces of its own", judgeNamespaces},
+		{"I3", "capabilities within the permitted set", judgeCapabilities},
+		{"I4", "no new privileges", judgeNoNewPrivs},
+		{"D1", "inner device program lets only the grant through", judgeInner},
+		{"D2", "outer device program is the agent's own", judgeOuter},
+		{"D3", "canary is refused every forbidden node", judgeCanary},
+		{"D4", "private nodes equal the grant", judgeNodes},
+		{"D5", "no other device node", judgeOtherDevices},
+		{"D6", "no socket of a host daemon", judgeSockets},
+		{"D7", "the driver's view of other GPUs is masked", judgeDriverPaths},
+		{"D10", "own, sized /dev/shm", judgeShm},
+		{"K1", "seccomp filter in force", judgeSeccomp},
+		{"K4", "kernel paths masked or read-only", judgeKernelPaths},
+		{"K5", "mounts are nosuid,nodev", judgeMounts},
+		{"R1", "limits in force", judgeLimits},
+	}
+}
+
+// Judge decides every control from the facts alone.
+func Judge(want Want, facts Facts) []spec.Control {
+	var controls []spec.Control
+	for _, j := range judgements() {
+		f := j.judge(want, facts)
+		controls = append(controls, spec.Control{ID: j.id, Name: j.name, Expected: f.expected, Found: f.found, Pass: f.pass})
+	}
+	return controls
+}
+
+// settled says that nothing about the processes looks wrong.
+func settled(want Want, facts Facts) bool {
+	for _, judge := range []func(Want, Facts) finding{judgeNamespaces, judgeCapabilities, judgeNoNewPrivs, judgeSeccomp} {
+		if !judge(want, facts).pass {
+			return false
+		}
+	}
+	return true
+}
+
+// conclude passes without problems, saying what was seen, and else lists them.
+func conclude(expected, seen string, problems []string) finding {
+	if len(problems) == 0 {
+		return finding{expected, seen, true}
+	}
+	return finding{expected, brief(problems), false}
+}
+
+func unreadable(expected string, err error) finding {
+	return finding{expected, "could not look: " + err.Error(), false}
+}
+
+// brief keeps a finding to a line: the tenant decides how many problems there
+// are and how they are called.
+func brief(list []string) string {
+	const most = 5
+	more := ""
+	if len(list) > most {
+		more = fmt.Sprintf("; and %d more", len(list)-most)
+		list = list[:most]
+	}
+	return printable(strings.Join(list, "; ")) + more
+}
+
+// printable takes the sting out of what a tenant named.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == 0xFFFD {
+			return '?'
+		}
+		return r
+	}, text)
+}
+
+// tenantProcesses leaves out the canaries: children of the agent, which no
+// process of a tenant can be.
+func tenantProcesses(want Want, all []Process) []Process {
+	return slices.DeleteFunc(slices.Clone(all), func(p Process) bool { return p.Parent == want.AgentPID })
+}
