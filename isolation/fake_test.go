@@ -271,7 +271,9 @@ func (f cgroupsFake) Remove(context.Context, spec.UID) error {
 	return nil
 }
 
-func (f cgroupsFake) Controllers(context.Context) ([]string, error) { return nil, f.touch() }
+func (f cgroupsFake) Controllers(context.Context) ([]string, error) {
+	return []string{"cpu", "memory"}, f.touch()
+}
 
 type nodesFake struct{ *fake }
 

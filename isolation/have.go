@@ -9,6 +9,8 @@ type Have struct {
 	Nodes     NodesState     `json:"nodes"`
 	Pin       PinState       `json:"pin,omitempty"`
 	LogAlive  bool           `json:"logAlive"`
+	// Controllers are the cgroup controllers of this machine.
+	Controllers []string `json:"controllers,omitempty"`
 }
 
 // Running says whether the tenant's own code is running.

@@ -5,6 +5,7 @@ package isolation
 
 import (
 	"path"
+	"slices"
 	"strconv"
 	"time"
 
@@ -65,6 +66,21 @@ type Limits struct {
 	Pids   int64      `json:"pids"`
 	Shm    spec.Bytes `json:"shm"`
 	CPUSet string     `json:"cpuSet,omitempty"` // CPUs local to the GPUs, "" for any
+}
+
+// LeftOut names the limits that cannot be set for lack of their cgroup
+// controller, in a fixed order.
+func LeftOut(l Limits, controllers []string) []string {
+	var left []string
+	for _, limit := range []struct {
+		controller string
+		wanted     bool
+	}{{"cpu", l.CPU > 0}, {"cpuset", l.CPUSet != ""}, {"memory", l.Memory > 0}, {"pids", l.Pids > 0}} {
+		if limit.wanted && !slices.Contains(controllers, limit.controller) {
+			left = append(left, limit.controller)
+		}
+	}
+	return left
 }
 
 // Device is one GPU node an instance may open.

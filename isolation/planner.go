@@ -66,6 +66,7 @@ type planner struct {
 func (p *planner) running() {
 	task := p.have.Container.Task.Status
 	changed := p.changed()
+	p.prepareImage()
 	switch {
 	case task == TaskExited:
 		p.end(exitText(p.have.Container.Task.Exit), false)
@@ -96,8 +97,7 @@ func (p *planner) changed() []string {
 // after all steps planned so far.
 func (p *planner) grow(task TaskStatus) {
 	p.replaceContainer()
-	p.prepareImage()
-	fresh := len(p.steps) > 0 && p.plans(VerbDeleteTask)
+	fresh := p.plans(VerbDeleteTask)
 	if why := p.cgroupWhy(fresh); why != "" {
 		p.add(VerbMakeCgroup, why, p.want, p.own(VerbDeleteTask)...)
 	}
@@ -129,7 +129,7 @@ func (p *planner) replaceContainer() {
 	if p.foreignDisk() {
 		why, args.Disk = "the image changed: a disk belongs to its image and is made anew", DeleteDisk
 	}
-	p.add(VerbDeleteContainer, why, args, p.own(VerbDeleteTask)...)
+	p.add(VerbDeleteContainer, why, args, p.own(VerbDeleteTask, VerbPrepareImage)...)
 	if args.Disk == DeleteDisk {
 		p.steps[len(p.steps)-1].Risk = plan.RiskDisrupts
 	}
@@ -141,10 +141,11 @@ func (p *planner) foreignDisk() bool {
 	return c.Snapshot && c.DiskImage != FingerprintOf(p.want).Image()
 }
 
+// prepareImage comes before anything is ended: what cannot be pulled costs
+// nobody a running task.
 func (p *planner) prepareImage() {
-	makes := !p.have.Container.Container || p.plans(VerbDeleteContainer)
 	switch {
-	case !makes:
+	case !needsImage(p.want, p.have):
 	case p.have.Image == (Image{}):
 		p.add(VerbPrepareImage, "image "+p.want.Image+" is not on this host", p.want)
 	case p.want.PullPolicy == spec.PullAlways && p.newDisk():
@@ -182,13 +183,23 @@ func nodesWhy(l Lease) string {
 func (p *planner) createWhy(task TaskStatus, fresh bool) string {
 	switch {
 	case fresh || task == TaskNone:
-		return "no task"
+		return "no task" + p.leftOutWhy()
 	case p.have.Pin != PinCurrent:
 		return "the task's network namespace is not pinned"
 	case !p.have.LogAlive:
 		return "the task's log writer is gone"
 	}
 	return ""
+}
+
+// leftOutWhy says which limits will not be set. runc fails on a limit without
+// its controller, so on such a machine, a development machine, there is none.
+func (p *planner) leftOutWhy() string {
+	left := LeftOut(p.want.Limits, p.have.Controllers)
+	if len(left) == 0 {
+		return ""
+	}
+	return "; not limited, for lack of cgroup controllers: " + strings.Join(left, ", ")
 }
 
 func (p *planner) stopped() {
@@ -237,7 +248,7 @@ func (p *planner) end(why string, running bool) {
 	if running {
 		args := p.endArgs()
 		args.Grace = p.want.StopGrace
-		p.add(VerbStop, why, args, p.own(VerbFence)...)
+		p.add(VerbStop, why, args, p.own(VerbFence, VerbPrepareImage)...)
 		if p.have.Running() {
 			p.steps[len(p.steps)-1].Risk = plan.RiskDisrupts
 		}

@@ -71,6 +71,9 @@ func (r *Room) observe(ctx context.Context, lease Lease) (have Have, err error) 
 	if have.LogAlive, err = r.Wardens.LogAlive(ctx, lease.UID); err != nil {
 		return have, err
 	}
+	if have.Controllers, err = r.Cgroups.Controllers(ctx); err != nil {
+		return have, err
+	}
 	if !needsImage(lease, have) {
 		return have, nil
 	}
