@@ -44,7 +44,7 @@ type Entry struct {
 
 // Attempts are the failed proofs of one hand-over, by what failed.
 type Attempts struct {
-	Held   int       `json:"held,omitempty"`   // somebody still had the GPU open
+	Held   int       `json:"held,omitempty"`   // somebody still had the GPU open, or it did not answer
 	Failed int       `json:"failed,omitempty"` // the GPU was not what it should be
 	Since  time.Time `json:"since,omitzero"`   // the first of them
 }

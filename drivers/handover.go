@@ -25,11 +25,12 @@ const (
 )
 
 // How long a hand-over is tried before the GPU is quarantined. A process that
-// holds a GPU may still be ending, so it gets both tries and time; a GPU that
-// is not what it was gets one retry.
+// holds a GPU may still be ending, and a GPU that hangs may come back, so both
+// get tries and time (more of it than package nvml leaves a hung GPU out); a GPU
+// that is not what it was gets one retry.
 const (
 	HeldTries    = 5
-	HeldPatience = 30 * time.Second
+	HeldPatience = 2 * time.Minute
 	FailedTries  = 2
 )
 

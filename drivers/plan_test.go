@@ -215,7 +215,6 @@ func TestVerificationFindsWhatChanged(t *testing.T) {
 		{"model", func(_ *drivertest.Host, d *gpu.Device) { d.Model = "T4" }, "its model was"},
 		{"less memory", func(_ *drivertest.Host, d *gpu.Device) { d.MemoryBytes /= 2 }, "its memory was 81920 MiB and is 40960 MiB"},
 		{"memory in use", func(h *drivertest.Host, d *gpu.Device) { h.Used[d.UUID] = 8 << 30 }, "8192 MiB of its memory are in use"},
-		{"off the bus", func(h *drivertest.Host, _ *gpu.Device) { h.GPUs.Devices = nil }, "no longer in the machine"},
 	} {
 		t.Run(r.name, func(t *testing.T) {
 			h, d := oneGPU(t)
@@ -232,6 +231,22 @@ func TestVerificationFindsWhatChanged(t *testing.T) {
 				t.Errorf("have %+v", e)
 			}
 		})
+	}
+}
+
+// TestAbsentGPUGetsTime: one that hangs is not in the inventory for a while.
+func TestAbsentGPUGetsTime(t *testing.T) {
+	h, d := oneGPU(t)
+	devices := h.GPUs.Devices
+	h.GPUs.Devices = nil
+	for range 2 * drivers.HeldTries {
+		if err := round(t, h, noon()); !fault.Is(err, fault.Temporary) || !strings.Contains(err.Error(), "it hangs") {
+			t.Fatalf("have %v", err)
+		}
+	}
+	h.GPUs.Devices = devices
+	if err := round(t, h, noon()); err != nil || h.Ledger[d.UUID].State != drivers.Free {
+		t.Errorf("back again: have %v, %+v", err, h.Ledger[d.UUID])
 	}
 }
 

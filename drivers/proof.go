@@ -14,6 +14,9 @@ import (
 // majorNVIDIA is the character device major of /dev/nvidiaN, fixed for ever.
 const majorNVIDIA = 195
 
+// absent is what is known of a GPU that is in the ledger alone.
+const absent = "NVML does not answer for it: it hangs or has fallen off the bus"
+
 // residueShare: a GPU that nobody has may still show memory in use, for the
 // driver itself; above 1/64 of the whole somebody's data is there.
 const residueShare = 64
@@ -68,7 +71,7 @@ func (r *Room) scrub(ctx context.Context, e Entry, d gpu.Device) error {
 		e.State = Scrubbing
 	}
 	if d.Index < 0 {
-		return r.failed(ctx, e, "it is no longer in the machine")
+		return r.held(ctx, e, absent)
 	}
 	holders, err := r.deps.Holders.Holders(ctx, majorNVIDIA, d.Minor)
 	if err != nil {
@@ -82,7 +85,7 @@ func (r *Room) scrub(ctx context.Context, e Entry, d gpu.Device) error {
 		return err
 	}
 	if sample.Processes > 0 {
-		return r.held(ctx, e, fmt.Sprintf("held by %d processes that only the driver sees", sample.Processes))
+		return r.held(ctx, e, fmt.Sprintf("held by processes that only the driver sees: %d", sample.Processes))
 	}
 	return nil
 }
@@ -125,6 +128,9 @@ func (r *Room) verify(ctx context.Context, e Entry, d gpu.Device) error {
 		return fault.Wrap(fault.Temporary, "read GPU inventory", err)
 	}
 	now := deviceOf(inventory, d.UUID)
+	if now.Index < 0 {
+		return r.held(ctx, e, absent)
+	}
 	if wrong := difference(e.Facts, now); wrong != "" {
 		return r.failed(ctx, e, wrong)
 	}
@@ -142,8 +148,6 @@ func (r *Room) verify(ctx context.Context, e Entry, d gpu.Device) error {
 // little of the memory as its own, and another version a little more.
 func difference(was *Facts, now gpu.Device) string {
 	switch {
-	case now.Index < 0:
-		return "it is no longer in the machine"
 	case was == nil:
 		return ""
 	case was.Model != now.Model:
@@ -159,6 +163,10 @@ func difference(was *Facts, now gpu.Device) string {
 	}
 }
 
+// provedClean is what a record may claim: the GPU was not reset, because NVML has
+// no call for it; its memory is scrubbed by the driver when it is freed.
+const provedClean = "proved unheld, unchanged and empty; not reset"
+
 // free ends the hand-over. The owner is forgotten only now.
 func (r *Room) free(ctx context.Context, e Entry, d gpu.Device) error {
 	if e.State == Free && e.BootID == r.deps.BootID {
@@ -168,7 +176,7 @@ func (r *Room) free(ctx context.Context, e Entry, d gpu.Device) error {
 		e.Facts = &Facts{Model: d.Model, Serial: d.Serial, VBIOS: d.VBIOS, MemoryBytes: d.MemoryBytes}
 	}
 	e.Owner, e.Tenant, e.Name, e.Attempts = "", "", "", Attempts{}
-	return r.move(ctx, e, Free, "proved clean")
+	return r.move(ctx, e, Free, provedClean)
 }
 
 func (r *Room) quarantine(ctx context.Context, e Entry, reason string) error {
@@ -187,7 +195,8 @@ func (r *Room) release(ctx context.Context, e Entry, reason string) error {
 	return r.move(ctx, e, Draining, reason)
 }
 
-// held records that somebody still has the GPU; the next plan tries again.
+// held records that somebody still has the GPU, or that it cannot be asked; the
+// next plan tries again.
 func (r *Room) held(ctx context.Context, e Entry, by string) error {
 	e.Attempts.Held++
 	return r.again(ctx, e, by)

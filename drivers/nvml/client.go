@@ -18,7 +18,7 @@ type Options struct {
 	Args          []string
 	Deadline      time.Duration // of one call; 2 s when zero
 	StartDeadline time.Duration // until hello; 60 s when zero: NVML takes 25 s on 8 GPUs without persistence
-	HungFor       time.Duration // how long a GPU that hung is left out; 1 min when zero
+	HungFor       time.Duration // how long a GPU that hung is left out, twice as long each time; 1 min when zero
 	Log           *slog.Logger
 }
 
@@ -57,10 +57,19 @@ type Client struct {
 type state struct {
 	process *process // nil when there is none
 	closed  bool
-	known   []gpu.Device      // of the last inventory
-	hung    map[int]time.Time // since when, by index
+	known   []gpu.Device // of the last inventory
+	hung    map[int]hang // by index
 	stats   Stats
 }
+
+// hang is when a GPU that hung is asked again, and how long that wait is.
+type hang struct {
+	until time.Time
+	wait  time.Duration
+}
+
+// longestHang bounds the wait to this many times the first.
+const longestHang = 8
 
 // Start runs the helper and returns once NVML in it is initialised. Without a
 // driver on the host that is an unsupported fault.
@@ -71,7 +80,7 @@ func Start(ctx context.Context, o Options) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{options: o, turn: make(chan *state, 1)}
-	c.turn <- &state{process: p, hung: map[int]time.Time{}}
+	c.turn <- &state{process: p, hung: map[int]hang{}}
 	return c, nil
 }
 
@@ -163,10 +172,9 @@ func (c *Client) Samples(ctx context.Context) ([]gpu.Sample, error) {
 // be read is logged and no error of the whole.
 func (c *Client) each(ctx context.Context, s *state, gpus []int, read func(i int) error) error {
 	for _, i := range gpus {
-		if since, hung := s.hung[i]; hung && time.Since(since) < c.options.HungFor {
+		if time.Now().Before(s.hung[i].until) {
 			continue
 		}
-		delete(s.hung, i)
 		err := read(i)
 		if ctx.Err() != nil {
 			return fault.Wrap(fault.Timeout, "read GPUs", ctx.Err())
@@ -185,9 +193,12 @@ func (c *Client) each(ctx context.Context, s *state, gpus []int, read func(i int
 func (c *Client) askGPU(ctx context.Context, s *state, q Request) (Response, error) {
 	hung := s.stats.Hung
 	r, err := c.ask(ctx, s, q)
-	if s.stats.Hung > hung {
-		s.hung[q.Index] = time.Now()
+	if s.stats.Hung == hung {
+		delete(s.hung, q.Index)
+		return r, err
 	}
+	wait := min(max(2*s.hung[q.Index].wait, c.options.HungFor), longestHang*c.options.HungFor)
+	s.hung[q.Index] = hang{until: time.Now().Add(wait), wait: wait}
 	return r, err
 }
 

@@ -55,8 +55,18 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
+// hangs is a deadline for tests in which one is to pass; other tests must not
+// meet theirs on a busy machine.
+const hangs = time.Second
+
 func options(args ...string) nvml.Options {
-	return nvml.Options{Path: os.Getenv(helperVariable), Args: args, Deadline: 200 * time.Millisecond, StartDeadline: 20 * time.Second}
+	return nvml.Options{Path: os.Getenv(helperVariable), Args: args, Deadline: 20 * time.Second, StartDeadline: 20 * time.Second}
+}
+
+func hanging(faults string) nvml.Options {
+	o := options("--sim", "dgx-h100", "--faults", faults)
+	o.Deadline = hangs
+	return o
 }
 
 func start(t *testing.T, o nvml.Options) *nvml.Client {
@@ -87,9 +97,7 @@ func TestSimulatedHostsKeepTheContract(t *testing.T) {
 
 // TestRealGPUKeepsTheContract says whether the simulator tells the truth.
 func TestRealGPUKeepsTheContract(t *testing.T) {
-	o := options()
-	o.Deadline = 5 * time.Second
-	c, err := nvml.Start(t.Context(), o)
+	c, err := nvml.Start(t.Context(), options())
 	if fault.Is(err, fault.Unsupported) {
 		if fault.HintOf(err) == "" {
 			t.Errorf("no hint with %v", err)
@@ -182,7 +190,7 @@ func waitGone(t *testing.T, pid int) {
 
 func TestHungGPUCostsTheOthersNothing(t *testing.T) {
 	faults := filepath.Join(t.TempDir(), "faults")
-	c := start(t, options("--sim", "dgx-h100", "--faults", faults))
+	c := start(t, hanging(faults))
 	all, err := c.Samples(t.Context())
 	if err != nil || len(all) != 8 {
 		t.Fatalf("have %d samples, %v", len(all), err)
@@ -192,7 +200,7 @@ func TestHungGPUCostsTheOthersNothing(t *testing.T) {
 	}
 	first := measure(t, c, 7)
 	second := measure(t, c, 7)
-	if first < 200*time.Millisecond || second > time.Second || second > first {
+	if first < hangs || second > hangs {
 		t.Errorf("with a hung GPU: %v, then %v", first, second)
 	}
 	stats, _ := c.Stats(t.Context())
@@ -213,7 +221,7 @@ func measure(t *testing.T, c *nvml.Client, want int) time.Duration {
 
 func TestHungGPUIsNotInTheInventoryUntilItAnswers(t *testing.T) {
 	faults := filepath.Join(t.TempDir(), "faults")
-	o := options("--sim", "dgx-h100", "--faults", faults)
+	o := hanging(faults)
 	o.HungFor = time.Nanosecond
 	c := start(t, o)
 	if err := sim.WriteFaults(faults, sim.Faults{Hang: []int{0}}); err != nil {
