@@ -1,6 +1,8 @@
 package network
 
 import (
+	"net/netip"
+
 	"github.com/gpuhost/gpuhost/agent/spec"
 	"github.com/gpuhost/gpuhost/network/ruleset"
 )
@@ -23,6 +25,8 @@ type LinkState struct {
 	// Current says that the other end lies in the namespace that is pinned now at
 	// the path it was made for.
 	Current bool `json:"current"`
+	// Address is the instance's, for which the link was made.
+	Address netip.Addr `json:"address"`
 }
 
 // Present says whether anything of the VPC is on the host.

@@ -190,6 +190,8 @@ func (p *Planner) PlanEndpoint(vpc VPC, e Endpoint, have Have) plan.Plan {
 		why = "the instance has no link"
 	case !link.Current:
 		why = "the link leads to a namespace that is no longer the instance's"
+	case link.Address != e.Address:
+		why = fmt.Sprintf("the link was made for address %s, want %s", link.Address, e.Address)
 	case !link.Up:
 		why = "the link is down"
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"strings"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
@@ -27,18 +28,28 @@ func observeLinks(s *space) (map[spec.UID]network.LinkState, error) {
 		if !ok {
 			continue
 		}
-		current, err := leadsTo(s, l, l.Alias)
-		if err != nil {
+		if states[uid], err = observeLink(s, l); err != nil {
 			return nil, err
 		}
-		states[uid] = network.LinkState{Up: l.Up, Current: current}
 	}
 	return states, nil
 }
 
+// note is a link's alias: which address and which pinned namespace it was made for.
+func note(e network.Endpoint) string { return e.Address.String() + " " + e.Netns }
+
+func observeLink(s *space, l link.State) (network.LinkState, error) {
+	text, path, _ := strings.Cut(l.Alias, " ")
+	address, err := netip.ParseAddr(text)
+	if err != nil {
+		return network.LinkState{Up: l.Up}, nil // not a link of ours, or not finished
+	}
+	current, err := leadsTo(s, l, path)
+	return network.LinkState{Up: l.Up, Current: current, Address: address}, err
+}
+
 // leadsTo says whether a link's other end lies in the namespace pinned at path.
-// A link's alias is the path that it was made for; the numbers of namespaces are
-// compared, because a pin can be made anew.
+// The numbers of namespaces are compared, because a pin can be made anew.
 func leadsTo(s *space, l link.State, path string) (bool, error) {
 	pinned, err := netns.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -92,7 +103,7 @@ func (k *Kernel) attach(s *space, e network.Endpoint, inside *os.File) error {
 		return err
 	}
 	current := false
-	if have != nil {
+	if have != nil && have.Alias == note(e) {
 		if current, err = leadsTo(s, *have, e.Netns); err != nil {
 			return err
 		}
@@ -126,7 +137,7 @@ func (k *Kernel) cable(e network.Endpoint, inside *os.File) link.Cable {
 	return link.Cable{
 		Name: network.LinkName(e.Instance), MAC: network.RouterMAC(),
 		Peer: network.InstanceLinkName, PeerMAC: network.InstanceMAC(e.Instance), PeerNetns: inside,
-		MTU: k.config.MTU, Alias: e.Netns,
+		MTU: k.config.MTU, Alias: note(e),
 	}
 }
 

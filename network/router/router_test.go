@@ -3,6 +3,7 @@ package router_test
 import (
 	"context"
 	"net"
+	"net/netip"
 	"os/exec"
 	"strings"
 	"testing"
@@ -389,4 +390,17 @@ func TestARestartedInstanceIsAttachedAnew(t *testing.T) {
 	w.converge(v.UID, v)
 	w.serve("web1", 80)
 	w.reaches("cli1", "10.0.1.10", 80)
+}
+
+func TestANewAddressIsAttachedAnew(t *testing.T) {
+	w := newWorld(t)
+	v := w.vpc("vpca", 0)
+	w.endpoint(v, "web1", "10.0.1.10", "web")
+	w.endpoint(v, "cli1", "10.0.1.11", "open")
+	w.converge(v.UID, v)
+	v.Endpoints[0].Address = netip.MustParseAddr("10.0.1.20")
+	w.converge(v.UID, v)
+	w.serve("web1", 80)
+	w.reaches("cli1", "10.0.1.20", 80)
+	w.refused("cli1", "10.0.1.10", 80)
 }

@@ -86,7 +86,8 @@ func (c *Changes) Summary() []string {
 	var lines []string
 	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
 	if c.NewTable {
-		add("table %s is absent", c.Table.Name)
+		add("table %s %s is absent", c.Table.Family, c.Table.Name)
+		return lines
 	}
 	for _, s := range c.AddSets {
 		add("set %s is absent", s.Name)
