@@ -2,8 +2,10 @@
 package main
 
 import (
+	"context"
 	"os"
 
+	"github.com/gpuhost/gpuhost/agent"
 	"github.com/gpuhost/gpuhost/agent/cli"
 )
 
@@ -11,6 +13,9 @@ import (
 var version = "dev"
 
 func main() {
-	stdio := cli.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}
-	os.Exit(cli.Main(os.Args[1:], stdio, cli.Hooks{Version: version}))
+	os.Exit(cli.Main(os.Args[1:], cli.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, cli.Hooks{Version: version, Agent: daemon}))
+}
+
+func daemon(ctx context.Context, o cli.AgentOptions) error {
+	return agent.Run(ctx, agent.Options{Config: o.Config, Root: o.Root, Sim: o.Sim, Environ: os.Environ(), Version: version, Log: os.Stderr})
 }

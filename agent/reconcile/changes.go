@@ -123,6 +123,33 @@ func (l *Loop) FollowChange(ctx context.Context, id string, each func(store.Chan
 	}
 }
 
+// Task does work that belongs to no lane, as a change of one step that can be
+// followed, and returns its id at once.
+func (l *Loop) Task(ref spec.Ref, verb, title, actor string, do func(context.Context, plan.Report) error) (string, error) {
+	// A task has an object of its own, so that it supersedes nothing.
+	o := &spec.Object{Kind: ref.Kind, Metadata: spec.Metadata{Tenant: ref.Tenant, Name: ref.Name, UID: spec.NewUID()}}
+	id, err := l.changes.begin(o, verb, actor)
+	if err != nil {
+		return "", err
+	}
+	rec := l.changes.recorder(o)
+	step := plan.NewStep(plan.Isolation, verb, title, "asked for by "+actor, nil)
+	rec.planned(plan.Of(step))
+	started := l.lanes.spawn(func(ctx context.Context) {
+		rec.started(step)
+		begin := l.Now()
+		err := do(ctx, rec.progress(step))
+		rec.ended(step, l.Now().Sub(begin), err)
+		rec.finish(err)
+	})
+	if !started {
+		err := fault.New(fault.Temporary, verb, "the agent is starting or ending")
+		rec.finish(err)
+		return "", err
+	}
+	return id, nil
+}
+
 // recorder writes what a lane does to an object into its open change. Without
 // one it opens its own at the first step, in the agent's name.
 type recorder struct {

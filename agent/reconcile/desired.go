@@ -29,7 +29,9 @@ type decision struct {
 
 // keeps says whether the instance keeps its GPUs, its address in the rule sets
 // and its guard.
-func (d decision) keeps() bool { return d.want == isolation.WantRunning || d.hold }
+func (d decision) keeps() bool {
+	return d.want == isolation.WantRunning || d.want == isolation.WantFenced || d.hold
+}
 
 // decide is the restart policy: desired state and what is remembered of the last
 // run in, what to want out.

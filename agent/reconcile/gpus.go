@@ -9,6 +9,7 @@ import (
 	"github.com/gpuhost/gpuhost/agent/plan"
 	"github.com/gpuhost/gpuhost/agent/spec"
 	"github.com/gpuhost/gpuhost/drivers"
+	"github.com/gpuhost/gpuhost/drivers/gpu"
 )
 
 // handoverPause is between two tries of a hand-over that is held up.
@@ -72,4 +73,21 @@ func (l *Loop) wakeWaiting() {
 			l.TriggerInstance(o.Metadata.UID)
 		}
 	}
+}
+
+// OnGPU applies a plan made for one GPU on the operator's order, in the hand-over
+// lane, and lets the lane look again.
+func (l *Loop) OnGPU(ctx context.Context, id gpu.UUID, makePlan func(drivers.Have) (plan.Plan, error)) error {
+	defer l.lanes.trigger(laneGPUs)
+	return l.lanes.with(ctx, laneGPUs, func(ctx context.Context) error {
+		have, err := l.Drivers.Observe(ctx)
+		if err != nil {
+			return err
+		}
+		p, err := makePlan(have)
+		if err != nil {
+			return fault.Wrap(fault.Internal, "change "+string(id), err)
+		}
+		return l.apply(ctx, p, "", l.changes.silent())
+	})
 }

@@ -106,6 +106,9 @@ func (l *Loop) look(ctx context.Context, o *spec.Object, w world) (*view, error)
 		return nil, err
 	}
 	v.decision = decide(o, v.record, l.Now())
+	if v.decision.want == isolation.WantRunning && l.isFenced(o) {
+		v.decision = decision{want: isolation.WantFenced, why: "an isolation control failed; gpuhost restart lets it run anew"}
+	}
 	if err := l.place(ctx, v, w); err != nil {
 		return nil, err
 	}
@@ -218,7 +221,7 @@ func (v *view) plan(planner EndpointPlanner, now time.Time) (plan.Plan, error) {
 func (v *view) planEndpoint(planner EndpointPlanner, container plan.Plan) plan.Plan {
 	uid := v.object.Metadata.UID
 	switch {
-	case !v.decision.keeps():
+	case !v.decision.keeps() || v.decision.want == isolation.WantFenced:
 		return planner.PlanDetach(v.at.vpc.Metadata.UID, v.end, v.net)
 	case v.decision.want != isolation.WantRunning:
 		return plan.Plan{}

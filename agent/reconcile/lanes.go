@@ -192,6 +192,19 @@ func (l *lanes) forget(key string) {
 	l.getLocked(key).gone = true
 }
 
+// spawn runs f beside the lanes, until it ends or they do; false when they do not
+// run.
+func (l *lanes) spawn(f func(context.Context)) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ctx == nil || l.ctx.Err() != nil {
+		return false
+	}
+	ctx := l.ctx
+	l.group.Go(func() { f(ctx) })
+	return true
+}
+
 // failing says how often in a row a lane has failed; for health.
 func (l *lanes) failingSince(key string) int {
 	l.mu.Lock()

@@ -26,6 +26,7 @@ const (
 	instanceLane = "instance/"
 	vpcLane      = "vpc/"
 	tenantLane   = "tenant/"
+	laneBeat     = "beat"
 )
 
 // Deps is all the loop works with.
@@ -54,13 +55,19 @@ type Loop struct {
 	// state and choices of GPUs.
 	admit sync.Mutex
 
-	mu   sync.Mutex
-	held map[spec.UID]bool // instances that keep their GPUs and their place in the network
+	mu       sync.Mutex
+	held     map[spec.UID]bool   // instances that keep their GPUs and their place in the network
+	suspects map[spec.UID]string // to the run in which an audit failed
+	fenced   map[spec.UID]string // to the run that is fenced
+	beat     time.Time           // of the pulse
 }
 
 // New makes a loop at rest.
 func New(d Deps) *Loop {
-	l := &Loop{Deps: d, held: make(map[spec.UID]bool)}
+	l := &Loop{
+		Deps: d, held: make(map[spec.UID]bool),
+		suspects: make(map[spec.UID]string), fenced: make(map[spec.UID]string), beat: d.Now(),
+	}
 	l.lanes = newLanes(d.Log, l.work)
 	l.changes = newChanges(d.Store, d.Now)
 	return l
@@ -92,6 +99,7 @@ func (l *Loop) recover(context.Context) error {
 		l.hold(o.Metadata.UID, true)
 	}
 	l.TriggerAll()
+	l.lanes.trigger(laneBeat)
 	return nil
 }
 
@@ -169,11 +177,24 @@ func (l *Loop) work(ctx context.Context, key string) (time.Duration, error) {
 	switch key {
 	case laneGPUs:
 		return l.gpus(ctx)
+	case laneBeat:
+		return beatPause, l.pulse()
 	case laneSweep:
 		return 0, l.sweep(ctx)
 	default:
 		return 0, l.host(ctx)
 	}
+}
+
+// beatPause is between two beats of the loop's pulse.
+const beatPause = 10 * time.Second
+
+// pulse is a lane that does nothing: as long as it runs, lanes turn.
+func (l *Loop) pulse() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.beat = l.Now()
+	return nil
 }
 
 // hold notes whether an instance keeps its GPUs and its endpoint.

@@ -163,6 +163,8 @@ func phaseOf(v *view) spec.Phase {
 	switch task := v.have.Container.Task.Status; {
 	case v.decision.want == isolation.WantAbsent:
 		return spec.PhaseStopping
+	case v.decision.want == isolation.WantFenced:
+		return spec.PhaseFenced
 	case task == isolation.TaskRunning && v.decision.want == isolation.WantRunning:
 		return spec.PhaseRunning
 	case task == isolation.TaskRunning:
@@ -224,7 +226,7 @@ func message(err error) string {
 
 func (l *Loop) event(o *spec.Object, reason, text string) {
 	e := store.Event{At: l.Now(), Type: "normal", Reason: reason, Message: text, Object: o.Ref(), UID: o.Metadata.UID, Actor: "gpuhost"}
-	if reason == "StepFailed" || reason == "Failed" {
+	if reason == "StepFailed" || reason == "Failed" || reason == "AuditFailed" {
 		e.Type = "warning"
 	}
 	if err := l.Store.AppendEvent(e); err != nil {

@@ -1,0 +1,270 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/gpuhost/gpuhost/agent/api"
+	"github.com/gpuhost/gpuhost/agent/config"
+	"github.com/gpuhost/gpuhost/agent/reconcile"
+	"github.com/gpuhost/gpuhost/agent/sim"
+	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/agent/store"
+	"github.com/gpuhost/gpuhost/agent/telemetry"
+	"github.com/gpuhost/gpuhost/drivers"
+	"github.com/gpuhost/gpuhost/drivers/nvml"
+	"github.com/gpuhost/gpuhost/isolation"
+	"github.com/gpuhost/gpuhost/isolation/audit"
+	"github.com/gpuhost/gpuhost/isolation/cgroup"
+	"github.com/gpuhost/gpuhost/isolation/node"
+	"github.com/gpuhost/gpuhost/isolation/pin"
+	"github.com/gpuhost/gpuhost/isolation/runtime"
+	"github.com/gpuhost/gpuhost/isolation/warden/launch"
+	"github.com/gpuhost/gpuhost/network"
+	"github.com/gpuhost/gpuhost/network/router"
+)
+
+// cgroupMount is where cgroup v2 is mounted, on every host we support.
+const cgroupMount = "/sys/fs/cgroup"
+
+// nobody is what the resolver and the log writers become.
+const nobody = 65534
+
+// host is one agent's parts. assemble makes them in the order of the fields:
+// each needs only those before it.
+type host struct {
+	config  *config.Config
+	options Options
+	log     *slog.Logger
+	id      string
+	boot    string
+	paths   config.Paths
+	layout  isolation.Paths
+	started time.Time
+	cpus    spec.CPU
+	memory  spec.Bytes
+
+	samples samples
+	store   *store.Store
+	metrics *telemetry.Telemetry
+
+	nvml    *nvml.Client
+	drivers *drivers.Room
+
+	cgroups    *cgroup.Tree
+	nodes      *node.Store
+	pins       *pin.Pins
+	launcher   *launch.Launcher
+	supervisor *runtime.Supervisor // nil where a unit runs containerd
+	runtime    *runtime.Client
+	isolation  *isolation.Room
+	guard      *guard
+
+	kernel  *router.Kernel
+	network *network.Room
+
+	shared   *shared
+	loop     *reconcile.Loop
+	listener *net.UnixListener
+	server   *api.Server
+
+	closers []func() error
+}
+
+// assemble makes all parts. It changes only the agent's own folders and mounts;
+// no tenant notices.
+func assemble(ctx context.Context, cfg *config.Config, o Options, log *slog.Logger) (*host, error) {
+	h := &host{config: cfg, options: o, log: log, id: config.HostID(o.Root), paths: config.PathsBelow(o.Root), started: time.Now(), samples: newSamples()}
+	for _, step := range []func(context.Context) error{
+		h.layOut, h.openStore, h.openDrivers, h.openIsolation, h.openRuntime, h.openNetwork, h.openRooms, h.openLoop, h.openAPI,
+	} {
+		if err := step(ctx); err != nil {
+			return nil, errors.Join(err, h.close())
+		}
+	}
+	return h, nil
+}
+
+// close closes what assemble opened, last first. Nothing on the host changes.
+func (h *host) close() error {
+	var errs []error
+	for i := len(h.closers) - 1; i >= 0; i-- {
+		errs = append(errs, h.closers[i]())
+	}
+	h.closers = nil
+	return errors.Join(errs...)
+}
+
+func (h *host) closing(f func() error) { h.closers = append(h.closers, f) }
+
+// layOut decides where everything lies and makes the folders.
+func (h *host) layOut(context.Context) error {
+	run, lib := h.paths.Run, h.paths.Lib
+	h.layout = isolation.Paths{
+		Nodes: filepath.Join(run, "nodes"), Netns: filepath.Join(run, "netns"), IO: filepath.Join(run, "io"),
+		Logs: filepath.Join(lib, "logs"), Etc: filepath.Join(lib, "instances"),
+		CgroupRoot: "/gpuhost-" + h.id, CgroupMount: cgroupMount, Warden: h.config.Programs.Warden,
+	}
+	for _, dir := range []string{h.paths.Etc, lib, run, h.paths.Sockets, h.layout.Netns, h.layout.IO, h.layout.Logs, h.layout.Etc} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return fmt.Errorf("make folder: %w", err)
+		}
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	h.boot = strings.TrimSpace(string(boot))
+	return err
+}
+
+func (h *host) openStore(context.Context) error {
+	key, err := store.LoadOrCreateKey(filepath.Join(h.paths.Lib, "secrets.key"))
+	if err != nil {
+		return err
+	}
+	h.store, err = store.Open(filepath.Join(h.paths.Lib, "state.db"), store.Options{Now: time.Now, BootID: h.boot, Key: key})
+	if err != nil {
+		return err
+	}
+	h.closing(h.store.Close)
+	h.metrics = telemetry.New(telemetry.BuildInfo{
+		Version: h.version().Version, Commit: h.version().Commit, GoVersion: h.version().Go,
+	}, telemetry.Options{Hostname: hostname()})
+	return nil
+}
+
+// openDrivers starts the NVML helper: on the simulated machine its identities
+// derive from the host id and are the same after every restart.
+func (h *host) openDrivers(ctx context.Context) error {
+	var args []string
+	if h.options.Sim != "" {
+		if _, err := sim.Find(h.options.Sim); err != nil {
+			return err
+		}
+		args = []string{"--sim", h.options.Sim, "--seed", h.id}
+	}
+	var err error
+	h.nvml, err = nvml.Start(ctx, nvml.Options{Path: h.config.Programs.NVMLHelper, Args: args, Log: h.log})
+	if err != nil {
+		return err
+	}
+	h.closing(h.nvml.Close)
+	return nil
+}
+
+// openIsolation opens what touches cgroups, nodes and namespaces.
+func (h *host) openIsolation(context.Context) error {
+	uvm := h.uvmMajor()
+	var err error
+	if h.cgroups, err = cgroup.New(h.layout, uvm); err != nil {
+		return err
+	}
+	h.closing(h.cgroups.Close)
+	if h.nodes, err = node.Open(h.layout, uvm); err != nil {
+		return err
+	}
+	h.closing(h.nodes.Close)
+	if h.pins, err = pin.Open(h.layout); err != nil {
+		return err
+	}
+	if err := h.writeDriverTree(); err != nil {
+		return err
+	}
+	h.launcher = launch.New(launch.Config{Paths: h.layout, UID: nobody, GID: nobody})
+	return nil
+}
+
+// writeDriverTree makes the stand-in for a driver's libraries and tools.
+func (h *host) writeDriverTree() error {
+	if h.options.Sim == "" {
+		return nil
+	}
+	scenario, err := sim.Find(h.options.Sim)
+	if err != nil {
+		return err
+	}
+	h.layout.DriverTree = filepath.Join(h.paths.Lib, "driver", scenario.DriverVersion)
+	return sim.WriteDriverTree(h.layout.DriverTree, scenario)
+}
+
+func (h *host) openRuntime(context.Context) error {
+	cfg := runtime.Config{
+		HostID: h.id, Bin: h.config.Runtime.Dir, Address: h.config.Runtime.Address,
+		Root: filepath.Join(h.paths.Lib, "containerd"), State: filepath.Join(h.paths.Run, "containerd"),
+		Sockets: filepath.Join(h.paths.Sockets, "shim"), Paths: h.layout, Log: h.log,
+	}
+	if cfg.Address == "" {
+		h.supervisor = runtime.NewSupervisor(cfg)
+	}
+	var err error
+	if h.runtime, err = runtime.Open(cfg); err != nil {
+		return err
+	}
+	h.closing(h.runtime.Close)
+	return nil
+}
+
+func (h *host) openNetwork(context.Context) error {
+	var err error
+	h.kernel, err = router.New(router.Config{
+		HostID: h.id, NetnsDir: h.layout.Netns, Uplink: h.config.Network.Uplink, MTU: h.config.Network.MTU, Log: h.log,
+	})
+	if err != nil {
+		return err
+	}
+	h.closing(h.kernel.Close)
+	h.network, err = network.New(network.Deps{HostID: h.id, Log: h.log, Kernel: h.kernel})
+	return err
+}
+
+func (h *host) openRooms(context.Context) error {
+	h.drivers = drivers.New(drivers.Deps{
+		NVML: h.nvml, Ledger: h.store.Ledger(), Holders: holders{}, Now: time.Now, BootID: h.boot, Log: h.log,
+	})
+	h.guard = &guard{}
+	h.isolation = isolation.New(isolation.Deps{
+		Containers: h.runtime, Tasks: h.runtime, Images: h.runtime,
+		Cgroups: h.cgroups, Nodes: h.nodes, Pins: h.pins, Wardens: h.launcher,
+		Auditor: audit.New(audit.Config{Paths: h.layout, UVMMajor: h.uvmMajor(), Cgroups: h.cgroups, Canary: h.launcher}),
+		Guard:   h.guard, Secrets: secrets{h.store}, Exits: exits{h.store}, Now: time.Now,
+	})
+	return nil
+}
+
+func (h *host) openLoop(context.Context) error {
+	var err error
+	if h.cpus, h.memory, err = capacity(); err != nil {
+		return err
+	}
+	h.shared = &shared{
+		network: h.network, runtime: h.runtime, launcher: h.launcher,
+		socket: filepath.Join(h.paths.Sockets, "services.sock"),
+		uplink: h.config.Network.Uplink, protected: h.config.Network.Protected, upstream: h.config.Network.UpstreamDNS,
+		now: time.Now, log: h.log,
+		lists: []func(context.Context) ([]spec.UID, error){h.cgroups.List, h.nodes.List, h.pins.List},
+	}
+	h.loop = reconcile.New(reconcile.Deps{
+		Store: h.store, Drivers: h.drivers, Isolation: h.isolation, Network: h.network, Shared: h.shared, Metrics: steps{h.metrics},
+		Settings: reconcile.Settings{
+			CPUs: h.cpus, Memory: h.memory, UIDStart: h.config.UIDs.PoolStart, UIDSize: h.config.UIDs.PoolSize,
+			TransitPool: h.config.Network.TransitPool, Protected: h.config.Network.Protected,
+			NetnsDir: h.layout.Netns, Nameserver: network.ServiceAddress().String(),
+		},
+		Now: time.Now, Log: h.log, AtStep: crashPoint(),
+	})
+	h.guard.loop = h.loop
+	return nil
+}
+
+// uvmMajor is nvidia-uvm's dynamic major, 0 where no driver is loaded.
+func (h *host) uvmMajor() uint32 {
+	if h.options.Sim != "" {
+		return sim.MajorUVM
+	}
+	return charMajor("nvidia-uvm")
+}

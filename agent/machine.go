@@ -1,0 +1,63 @@
+package agent
+
+import (
+	"bufio"
+	"bytes"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/agent/spec"
+)
+
+// capacity is what the machine has: processors in thousandths, memory in bytes.
+func capacity() (spec.CPU, spec.Bytes, error) {
+	text, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, 0, err
+	}
+	memory, found := memTotal(text)
+	if !found {
+		return 0, 0, fault.New(fault.Internal, "read /proc/meminfo", "it has no MemTotal")
+	}
+	return spec.CPU(runtime.NumCPU()) * 1000, memory, nil
+}
+
+// memTotal finds "MemTotal:       24683620 kB".
+func memTotal(meminfo []byte) (spec.Bytes, bool) {
+	for line := range strings.Lines(string(meminfo)) {
+		fields := strings.Fields(line)
+		if len(fields) < 2 || fields[0] != "MemTotal:" {
+			continue
+		}
+		kib, err := strconv.ParseInt(fields[1], 10, 64)
+		return spec.Bytes(kib << 10), err == nil
+	}
+	return 0, false
+}
+
+// charMajor finds a driver's major among the character devices of /proc/devices;
+// 0 where it is not loaded.
+func charMajor(driver string) uint32 {
+	text, err := os.ReadFile("/proc/devices")
+	if err != nil {
+		return 0
+	}
+	return majorIn(text, driver)
+}
+
+func majorIn(devices []byte, driver string) uint32 {
+	lines := bufio.NewScanner(bytes.NewReader(devices))
+	for lines.Scan() {
+		number, name, found := strings.Cut(strings.TrimSpace(lines.Text()), " ")
+		if lines.Text() == "Block devices:" {
+			return 0
+		}
+		if major, err := strconv.ParseUint(number, 10, 32); found && err == nil && name == driver {
+			return uint32(major)
+		}
+	}
+	return 0
+}

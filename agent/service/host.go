@@ -1,0 +1,194 @@
+package service
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gpuhost/gpuhost/agent/api"
+	"github.com/gpuhost/gpuhost/agent/config"
+	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/agent/plan"
+	"github.com/gpuhost/gpuhost/agent/reconcile"
+	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/agent/store"
+	"github.com/gpuhost/gpuhost/drivers"
+	"github.com/gpuhost/gpuhost/drivers/gpu"
+)
+
+// Host implements api.Host.
+type Host struct {
+	Loop     *reconcile.Loop
+	Store    *store.Store
+	Settings *config.Config
+	Facts    HostFacts
+	Samples  func() map[gpu.UUID]gpu.Sample
+	Auditor  func(context.Context, reconcile.Audited) ([]spec.Control, error)
+	Parts    func(context.Context) []api.PartStatus
+	Checks   func(context.Context, []string) ([]api.CheckResult, error)
+}
+
+// HostFacts do not change while the agent runs.
+type HostFacts struct {
+	HostID  string
+	Version string
+	Sim     string
+	Started time.Time
+	CPUs    spec.CPU
+	Memory  spec.Bytes
+}
+
+// Status implements api.Host.
+func (s Host) Status(ctx context.Context) (api.HostStatus, error) {
+	name, err := os.Hostname()
+	if err != nil {
+		return api.HostStatus{}, err
+	}
+	have, err := s.Loop.GPUs(ctx)
+	if err != nil {
+		return api.HostStatus{}, err
+	}
+	out := api.HostStatus{
+		Hostname: name, HostID: s.Facts.HostID, Version: s.Facts.Version, StartedAt: s.Facts.Started,
+		Kernel: kernel(), Driver: have.Inventory.DriverVersion, Sim: s.Facts.Sim,
+		Instances: make(api.PhaseCounts), Parts: s.Parts(ctx), Ready: true, Converged: true,
+	}
+	for _, p := range out.Parts {
+		out.Ready = out.Ready && p.Ready
+	}
+	return out, s.count(&out, have)
+}
+
+// count fills in what instances are promised and how they are.
+func (s Host) count(out *api.HostStatus, have drivers.Have) error {
+	instances, err := s.Store.List(spec.KindInstance, "")
+	if err != nil {
+		return err
+	}
+	out.Capacity = api.Capacity{GPUs: len(have.Inventory.Devices), CPUs: s.Facts.CPUs, Memory: s.Facts.Memory}
+	for _, e := range have.Settled() {
+		if e.State == drivers.Free {
+			out.Capacity.GPUsFree++
+		}
+	}
+	for _, o := range instances {
+		phase := spec.PhaseUnknown
+		if o.Status != nil {
+			phase = o.Status.Phase
+		}
+		out.Instances[phase]++
+		in := o.Spec.(*spec.InstanceSpec)
+		if in.State != spec.StateStopped {
+			out.Capacity.CPUsPromised += in.Resources.CPUs
+			out.Capacity.MemoryPromised += in.Resources.Memory
+		}
+		out.Problems = append(out.Problems, problems(o)...)
+	}
+	out.Converged = len(out.Problems) == 0
+	return nil
+}
+
+// problems are the conditions of an instance that a person should know of.
+func problems(o *spec.Object) []api.Problem {
+	if o.Status == nil || o.Status.Phase == spec.PhaseRunning || o.Status.Phase == spec.PhaseStopped {
+		return nil
+	}
+	var out []api.Problem
+	for _, c := range o.Status.Conditions {
+		if c.Type == "Ready" && !c.Status {
+			out = append(out, api.Problem{
+				Name: o.Ref().String() + " is " + string(o.Status.Phase), Message: c.Message,
+				Hint: "gpuhost describe instance " + o.Metadata.Tenant + "/" + o.Metadata.Name, Since: c.Since,
+			})
+		}
+	}
+	return out
+}
+
+func kernel() string {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(name.Release[:])
+}
+
+// GPUs implements api.Host.
+func (s Host) GPUs(ctx context.Context) ([]api.GPU, error) {
+	have, err := s.Loop.GPUs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	entries, samples := have.Settled(), s.Samples()
+	out := make([]api.GPU, len(have.Inventory.Devices))
+	for i, d := range have.Inventory.Devices {
+		e := entries[d.UUID]
+		out[i] = api.GPU{Device: d, State: string(e.State), Tenant: e.Tenant, Instance: e.Name, Reason: e.Reason, Since: e.Since}
+		if sample, measured := samples[d.UUID]; measured {
+			out[i].Sample = &sample
+		}
+	}
+	return out, nil
+}
+
+// Links implements api.Host.
+func (s Host) Links(ctx context.Context) ([]gpu.Link, error) {
+	have, err := s.Loop.GPUs(ctx)
+	return have.Inventory.Links, err
+}
+
+// SetGPU implements api.Host.
+func (s Host) SetGPU(ctx context.Context, who api.Caller, id gpu.UUID, r api.GPUActionRequest) (api.ChangeRef, error) {
+	reason := r.Reason
+	if reason == "" {
+		reason = string(r.Action) + " by " + who.Name
+	}
+	make := map[api.GPUAction]func(drivers.Have, gpu.UUID, string) (plan.Plan, error){
+		api.GPUQuarantine: drivers.PlanQuarantine, api.GPURelease: drivers.PlanRelease,
+	}[r.Action]
+	if make == nil {
+		return api.ChangeRef{}, fault.New(fault.Invalid, "set "+string(id), "there is no action %q", r.Action).
+			WithHint("quarantine or release")
+	}
+	return api.ChangeRef{Object: spec.Ref{Kind: spec.KindHost, Name: "this"}}, s.Loop.OnGPU(ctx, id, func(have drivers.Have) (plan.Plan, error) {
+		return make(have, id, reason)
+	})
+}
+
+// Audit implements api.Host.
+func (s Host) Audit(ctx context.Context, refs []spec.Ref) ([]api.AuditReport, error) {
+	audited, err := s.Loop.Leases(ctx, refs)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]api.AuditReport, 0, len(audited))
+	for _, a := range audited {
+		controls, err := s.Auditor(ctx, a)
+		if err != nil {
+			return nil, err
+		}
+		report := api.AuditReport{Object: a.Object.Ref(), At: time.Now().UTC(), Pass: true, Controls: controls}
+		for _, c := range controls {
+			report.Pass = report.Pass && c.Pass
+		}
+		out = append(out, report)
+	}
+	return out, nil
+}
+
+// Doctor implements api.Host.
+func (s Host) Doctor(ctx context.Context, checks []string) ([]api.CheckResult, error) {
+	return s.Checks(ctx, checks)
+}
+
+// Config implements api.Host.
+func (s Host) Config(context.Context) ([]api.Setting, error) {
+	all := s.Settings.Settings()
+	out := make([]api.Setting, len(all))
+	for i, setting := range all {
+		out[i] = api.Setting{Key: setting.Key, Value: setting.Value, Origin: setting.Origin}
+	}
+	return out, nil
+}

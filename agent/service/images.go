@@ -1,0 +1,125 @@
+package service
+
+import (
+	"context"
+	"io"
+	"slices"
+
+	"github.com/gpuhost/gpuhost/agent/api"
+	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/agent/plan"
+	"github.com/gpuhost/gpuhost/agent/reconcile"
+	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/agent/store"
+	"github.com/gpuhost/gpuhost/isolation"
+	"github.com/gpuhost/gpuhost/isolation/runtime"
+)
+
+// Images implements api.Images.
+type Images struct {
+	Loop    *reconcile.Loop
+	Store   *store.Store
+	Runtime *runtime.Client
+	Secrets isolation.Secrets
+}
+
+// List implements api.Images.
+func (s Images) List(ctx context.Context, tenant string) ([]api.Image, error) {
+	tenants, err := s.tenants(tenant)
+	if err != nil {
+		return nil, err
+	}
+	var out []api.Image
+	for _, name := range tenants {
+		found, err := s.Runtime.Images(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		for _, i := range found {
+			out = append(out, s.image(i))
+		}
+	}
+	return out, nil
+}
+
+// tenants is one tenant, or all for "".
+func (s Images) tenants(tenant string) ([]string, error) {
+	if tenant != "" {
+		return []string{tenant}, nil
+	}
+	objects, err := s.Store.List(spec.KindTenant, "")
+	var out []string
+	for _, o := range objects {
+		out = append(out, o.Metadata.Name)
+	}
+	return out, err
+}
+
+func (s Images) image(i runtime.ImageInfo) api.Image {
+	out := api.Image{Tenant: i.Tenant, Name: i.Ref, Digest: i.Digest, Bytes: int64(i.Size), CreatedAt: i.Created}
+	for _, uid := range i.UsedBy {
+		if o, err := s.Store.GetUID(uid); err == nil {
+			out.UsedBy = append(out.UsedBy, o.Metadata.Name)
+		}
+	}
+	slices.Sort(out.UsedBy)
+	return out
+}
+
+// Pull implements api.Images.
+func (s Images) Pull(ctx context.Context, who api.Caller, r api.PullRequest) (api.ChangeRef, error) {
+	request := isolation.ImageRequest{Tenant: r.Tenant, Ref: r.Image, Policy: spec.PullAlways}
+	if r.Secret != "" {
+		request.Login = func(ctx context.Context) (username, password string, err error) {
+			if username, err = s.Secrets.Value(ctx, r.Tenant, r.Secret+"/username"); err != nil {
+				return "", "", err
+			}
+			password, err = s.Secrets.Value(ctx, r.Tenant, r.Secret+"/password")
+			return username, password, err
+		}
+	}
+	tenant := spec.Ref{Kind: spec.KindTenant, Name: r.Tenant}
+	id, err := s.Loop.Task(tenant, "pull", r.Image, who.Name, func(ctx context.Context, report plan.Report) error {
+		_, err := s.Runtime.PrepareImage(ctx, request, report)
+		return err
+	})
+	return api.ChangeRef{ID: id, Object: tenant}, err
+}
+
+// Import implements api.Images.
+func (s Images) Import(ctx context.Context, _ api.Caller, r api.ImportRequest, archive io.Reader) ([]api.Image, error) {
+	if r.Tenant == "" {
+		return nil, fault.New(fault.Invalid, "import image", "no tenant is named")
+	}
+	imported, err := s.Runtime.ImportImage(ctx, r.Tenant, r.Name, archive)
+	if err != nil {
+		return nil, err
+	}
+	all, err := s.List(ctx, r.Tenant)
+	return slices.DeleteFunc(all, func(i api.Image) bool { return i.Digest != imported.Digest }), err
+}
+
+// Remove implements api.Images.
+func (s Images) Remove(ctx context.Context, _ api.Caller, tenant, name string) error {
+	return s.Runtime.RemoveImage(ctx, tenant, name)
+}
+
+// Prune implements api.Images.
+func (s Images) Prune(ctx context.Context, _ api.Caller, tenant string) (api.PruneResult, error) {
+	tenants, err := s.tenants(tenant)
+	if err != nil {
+		return api.PruneResult{}, err
+	}
+	var out api.PruneResult
+	for _, name := range tenants {
+		removed, err := s.Runtime.PruneImages(ctx, name)
+		if err != nil {
+			return out, err
+		}
+		for _, i := range removed {
+			out.Removed = append(out.Removed, s.image(i))
+			out.FreedBytes += int64(i.Size)
+		}
+	}
+	return out, nil
+}

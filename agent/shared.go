@@ -1,0 +1,174 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/agent/plan"
+	"github.com/gpuhost/gpuhost/agent/reconcile"
+	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/isolation/runtime"
+	"github.com/gpuhost/gpuhost/isolation/warden/launch"
+	"github.com/gpuhost/gpuhost/isolation/warden/services"
+	"github.com/gpuhost/gpuhost/network"
+)
+
+// shared keeps what all instances have in common. It implements reconcile.Shared.
+type shared struct {
+	network   *network.Room
+	runtime   *runtime.Client
+	launcher  *launch.Launcher
+	socket    string // of the services process
+	uplink    string
+	protected []netip.Prefix
+	upstream  []netip.Addr
+	now       func() time.Time
+	log       *slog.Logger
+
+	// lists name the instances that have a cgroup, device nodes, a pin.
+	lists []func(context.Context) ([]spec.UID, error)
+	// resolving is set once any VPC asked for names; without one no resolver runs.
+	resolving bool
+}
+
+// Sync implements reconcile.Shared. One part that fails does not keep the others
+// from being done.
+func (s *shared) Sync(ctx context.Context, vpcs []network.VPC) error {
+	return errors.Join(s.syncHost(ctx, vpcs), s.syncNames(ctx, vpcs))
+}
+
+// syncHost brings the host's own table to the VPCs that are in force.
+func (s *shared) syncHost(ctx context.Context, vpcs []network.VPC) error {
+	want := &network.HostWant{Protected: s.protected, Uplink: s.uplink}
+	for _, v := range vpcs {
+		entry := network.HostVPC{UID: v.UID, Transit: v.Transit}
+		for _, e := range v.Endpoints {
+			entry.Publish = append(entry.Publish, e.Publish...)
+		}
+		want.VPCs = append(want.VPCs, entry)
+	}
+	have, err := s.network.ObserveHost(ctx)
+	if err != nil {
+		return err
+	}
+	p, err := s.network.PlanHost(want, have)
+	if err != nil {
+		return err
+	}
+	return s.apply(ctx, p)
+}
+
+func (s *shared) apply(ctx context.Context, p plan.Plan) error {
+	for _, step := range p.Steps {
+		if err := s.network.Apply(ctx, step, func(plan.Progress) {}); err != nil {
+			return err
+		}
+		s.log.Info("step applied", "room", string(step.Room), "verb", step.Verb, "title", step.Title, "why", step.Why)
+	}
+	return nil
+}
+
+// syncNames tells the resolver what each VPC's instances are called.
+func (s *shared) syncNames(ctx context.Context, vpcs []network.VPC) error {
+	s.resolving = s.resolving || len(vpcs) > 0
+	if !s.resolving {
+		return nil
+	}
+	client, err := s.resolver(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	served, err := client.List(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, v := range vpcs {
+		errs = append(errs, s.setNames(ctx, client, v, serving(served, v.UID)))
+	}
+	for _, old := range served {
+		if !slices.ContainsFunc(vpcs, func(v network.VPC) bool { return v.UID == old.UID }) {
+			errs = append(errs, client.RemoveVPC(ctx, old.UID))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func serving(served []services.VPC, uid spec.UID) bool {
+	return slices.ContainsFunc(served, func(v services.VPC) bool { return v.UID == uid })
+}
+
+// setNames pushes one VPC's zone, with sockets where the resolver has none. The
+// clock orders pushes over all agents there ever are.
+func (s *shared) setNames(ctx context.Context, client *services.Client, v network.VPC, known bool) error {
+	zone := services.Zone{Generation: uint64(s.now().UnixNano()), Domain: v.Name + ".internal"}
+	for _, e := range v.Endpoints {
+		zone.Hosts = append(zone.Hosts, services.Host{Name: e.Name, Addresses: []netip.Addr{e.Address}})
+	}
+	if known {
+		return client.SetVPC(ctx, v.UID, nil, nil, zone)
+	}
+	udp, tcp, err := s.network.ServiceSockets(ctx, v.UID)
+	if err != nil {
+		return err
+	}
+	defer udp.Close()
+	defer tcp.Close()
+	return client.SetVPC(ctx, v.UID, udp, tcp, zone)
+}
+
+// resolver connects to the services process, starting it where none runs.
+func (s *shared) resolver(ctx context.Context) (*services.Client, error) {
+	client, err := services.Dial(ctx, s.socket)
+	if !fault.Is(err, fault.Temporary) {
+		return client, err
+	}
+	if err := s.launcher.StartServices(ctx, launch.ServicesOptions{Socket: s.socket, Upstreams: resolvers(s.upstream)}); err != nil {
+		return nil, err
+	}
+	return services.Dial(ctx, s.socket)
+}
+
+// resolvers writes addresses the way the services process takes them.
+func resolvers(addresses []netip.Addr) []string {
+	out := make([]string, len(addresses))
+	for i, a := range addresses {
+		out[i] = netip.AddrPortFrom(a, 53).String()
+	}
+	return out
+}
+
+// Marked implements reconcile.Shared: everything on the host that carries this
+// agent's mark, by what finds it.
+func (s *shared) Marked(ctx context.Context) (reconcile.Marked, error) {
+	vpcs, err := s.network.List(ctx)
+	if err != nil {
+		return reconcile.Marked{}, err
+	}
+	found := reconcile.Marked{VPCs: vpcs, Instances: make(map[spec.UID]string)}
+	for _, list := range s.lists {
+		uids, err := list(ctx)
+		if err != nil {
+			return reconcile.Marked{}, err
+		}
+		for _, uid := range uids {
+			found.Instances[uid] = ""
+		}
+	}
+	containers, err := s.runtime.Leftovers(ctx)
+	for _, c := range containers {
+		found.Instances[c.UID] = c.Tenant
+	}
+	return found, err
+}
+
+// RemoveTenant implements reconcile.Shared.
+func (s *shared) RemoveTenant(ctx context.Context, tenant string) error {
+	return s.runtime.RemoveTenant(ctx, tenant)
+}

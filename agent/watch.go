@@ -1,0 +1,185 @@
+package agent
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/agent/reconcile"
+	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/agent/telemetry"
+	"github.com/gpuhost/gpuhost/isolation/runtime"
+	"github.com/gpuhost/gpuhost/network"
+)
+
+// sampleInterval is the agent's own clock for measurements. A scrape renders
+// what the last beat found.
+const sampleInterval = 10 * time.Second
+
+// watchExits wakes an instance's lane the moment its task ends.
+func (h *host) watchExits(ctx context.Context) error {
+	for exit := range h.runtime.Exits(ctx) {
+		h.log.Info("task ended", "uid", string(exit.UID), "tenant", exit.Tenant, "code", exit.Status.Code, "unknown", exit.Status.Unknown)
+		h.loop.TriggerInstance(exit.UID)
+	}
+	return nil
+}
+
+// watchRuntime waits for containerd, at the start and whenever it was away, and
+// then lets every lane look again: what ended meanwhile shows only then.
+func (h *host) watchRuntime(ctx context.Context) error {
+	ready := false
+	return every(ctx, time.Second, func(ctx context.Context) {
+		err := h.runtime.Ready(ctx)
+		switch {
+		case ctx.Err() != nil:
+		case err != nil && ready:
+			ready = false
+			h.log.Warn("containerd is away; tenants run on", "error", err)
+		case err == nil && !ready:
+			ready = true
+			h.noteVersions(ctx)
+			h.loop.TriggerAll()
+		}
+	})
+}
+
+// noteVersions checks the runtime's programs once they can be asked.
+func (h *host) noteVersions(ctx context.Context) {
+	versions, err := runtime.CheckVersions(ctx, h.config.Runtime.Dir)
+	if err != nil {
+		h.log.Error("check the runtime", "error", err)
+		return
+	}
+	h.log.Info("runtime is ready", "containerd", versions.Containerd, "runc", versions.Runc)
+}
+
+// sample measures GPUs and traffic for the next scrapes.
+func (h *host) sample(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, sampleInterval)
+	defer cancel()
+	have, err := h.drivers.Observe(ctx)
+	if err != nil {
+		h.log.Warn("read the GPUs", "error", err)
+		return
+	}
+	samples, err := h.nvml.Samples(ctx)
+	if err != nil {
+		h.log.Warn("measure the GPUs", "error", err)
+	}
+	h.samples.set(samples)
+	h.metrics.SetGPUs(have.Inventory, samples, owners(have))
+	h.metrics.SetLedger(states(have))
+	h.metrics.SetServers(h.phases())
+	h.metrics.SetTraffic(h.traffic(ctx))
+}
+
+// phases counts the instances in each phase.
+func (h *host) phases() map[spec.Phase]int {
+	counts := make(map[spec.Phase]int)
+	instances, err := h.store.List(spec.KindInstance, "")
+	if err != nil {
+		return counts
+	}
+	for _, o := range instances {
+		if o.Status != nil {
+			counts[o.Status.Phase]++
+		}
+	}
+	return counts
+}
+
+// traffic reads the counters of every VPC.
+func (h *host) traffic(ctx context.Context) []telemetry.Traffic {
+	networks, err := h.store.List(spec.KindNetwork, "")
+	if err != nil {
+		return nil
+	}
+	var out []telemetry.Traffic
+	for _, n := range networks {
+		counters, err := h.network.Counters(ctx, n.Metadata.UID)
+		if err != nil {
+			continue // the VPC is not open
+		}
+		for uid, t := range counters {
+			if o, err := h.store.GetUID(uid); err == nil {
+				out = append(out, trafficOf(o, t)...)
+			}
+		}
+	}
+	return out
+}
+
+func trafficOf(o *spec.Object, t network.Traffic) []telemetry.Traffic {
+	row := func(class, direction string, c network.Count) telemetry.Traffic {
+		return telemetry.Traffic{
+			Tenant: o.Metadata.Tenant, Server: o.Metadata.Name, Class: class, Direction: direction, Bytes: c.Bytes, Packets: c.Packets,
+		}
+	}
+	return []telemetry.Traffic{
+		row("intranet", "ingress", t.IntranetIngress), row("intranet", "egress", t.IntranetEgress),
+		row("internet", "ingress", t.InternetIngress), row("internet", "egress", t.InternetEgress),
+	}
+}
+
+// audit proves every running instance's isolation from kernel state. What fails
+// is told; by policy the instance is fenced.
+func (h *host) audit(ctx context.Context) {
+	audited, err := h.loop.Leases(ctx, nil)
+	if err != nil {
+		h.log.Warn("find what to audit", "error", err)
+		return
+	}
+	for _, a := range audited {
+		report, err := h.auditOne(ctx, a)
+		if err != nil {
+			h.log.Warn("audit", "object", a.Object.Ref().String(), "error", err)
+			continue
+		}
+		h.judge(a, report)
+	}
+}
+
+// auditOne reads the controls of both rooms.
+func (h *host) auditOne(ctx context.Context, a reconcile.Audited) ([]spec.Control, error) {
+	controls, err := h.isolation.Audit(ctx, a.Lease)
+	if err != nil {
+		return nil, err
+	}
+	guarded, err := h.loop.Guarded(ctx, a.Object.Metadata.UID)
+	return append(controls, guarded...), err
+}
+
+func (h *host) judge(a reconcile.Audited, controls []spec.Control) {
+	for _, c := range controls {
+		if c.Pass {
+			continue
+		}
+		h.metrics.AuditFailure(c.ID)
+		h.log.Error("isolation control failed", "object", a.Object.Ref().String(), "control", c.ID, "name", c.Name, "expected", c.Expected, "found", c.Found)
+		h.loop.Suspect(a.Object, c, h.config.Audit.Policy == "fence")
+	}
+}
+
+// serveMetrics answers Prometheus on the address of the settings.
+func (h *host) serveMetrics(ctx context.Context) error {
+	address := h.config.Metrics.Listen
+	if address == "" {
+		return nil
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return fault.Wrap(fault.Conflict, "listen for metrics on "+address, err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", h.metrics.Handler())
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	if err := server.Serve(listener); err != http.ErrServerClosed {
+		return err
+	}
+	return nil
+}
