@@ -28,6 +28,12 @@ func (c *Client) accounts(ctx context.Context, lease isolation.Lease, image cont
 		if err != nil {
 			return nil, err
 		}
+		// The lease keeps the view from being collected while it is read.
+		ctx, done, err := c.containerd.WithLease(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer done(context.WithoutCancel(ctx))
 		key := string(lease.UID) + "-accounts"
 		mounts, err := c.snapshots().View(ctx, key, identity.ChainID(diffs).String())
 		if errdefs.IsAlreadyExists(err) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -11,9 +12,11 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
 	"github.com/gpuhost/gpuhost/isolation"
+	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
@@ -29,6 +32,9 @@ const (
 type Client struct {
 	config     Config
 	containerd *containerd.Client
+	// quiet swallows what the client library logs on its own account: it is said
+	// again by the errors it returns, and without the URLs of token services.
+	quiet *log.Entry
 
 	mu      sync.Mutex
 	watched map[instance]bool // tasks whose exit somebody waits for
@@ -65,7 +71,9 @@ func Open(config Config) (*Client, error) {
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, "open containerd", err)
 	}
-	return &Client{config: config, containerd: c, watched: make(map[instance]bool), started: make(chan instance, 64)}, nil
+	silent := logrus.New()
+	silent.SetOutput(io.Discard)
+	return &Client{config: config, containerd: c, quiet: logrus.NewEntry(silent), watched: make(map[instance]bool), started: make(chan instance, 64)}, nil
 }
 
 // Close closes the connection. Nothing that runs notices.
@@ -99,7 +107,7 @@ func (c *Client) Ready(ctx context.Context) error {
 
 // tenant gives ctx the tenant's containerd namespace.
 func (c *Client) tenant(ctx context.Context, tenant string) context.Context {
-	return namespaces.WithNamespace(ctx, c.namespace(tenant))
+	return namespaces.WithNamespace(log.WithLogger(ctx, c.quiet), c.namespace(tenant))
 }
 
 func (c *Client) namespace(tenant string) string { return c.config.HostID + "-" + tenant }

@@ -8,7 +8,6 @@ import (
 
 	tasks "github.com/containerd/containerd/api/services/tasks/v1"
 	tasktypes "github.com/containerd/containerd/api/types/task"
-	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/gpuhost/gpuhost/agent/spec"
@@ -122,7 +121,7 @@ func (c *Client) tenants(ctx context.Context) ([]string, error) {
 // or is gone then and reported as unknown.
 func (c *Client) awaitExit(ctx context.Context, i instance, out chan<- Exit) {
 	defer c.release(i)
-	inside := namespaces.WithNamespace(ctx, c.namespace(i.tenant))
+	inside := c.tenant(ctx, i.tenant)
 	for {
 		r, err := c.containerd.TaskService().Wait(inside, &tasks.WaitRequest{ContainerID: string(i.uid)})
 		err = errgrpc.ToNative(err)

@@ -34,9 +34,9 @@ func (m *meter) expect(n int64) {
 	m.update(func(p *plan.Progress) { p.Total += n }, true)
 }
 
-// note says what is being done now.
-func (m *meter) note(text string) {
-	m.update(func(p *plan.Progress) { p.Note = text }, true)
+// finish says that all bytes are there and what is done with them now.
+func (m *meter) finish(next string) {
+	m.update(func(p *plan.Progress) { p.Done, p.Note = p.Total, next }, true)
 }
 
 func (m *meter) add(n int64) {

@@ -43,7 +43,7 @@ func (c *Client) pull(ctx context.Context, req isolation.ImageRequest, name stri
 	if err != nil {
 		return isolation.Image{}, login.fault(what, err)
 	}
-	metered.note("unpacking")
+	metered.finish("unpacking")
 	return c.unpack(ctx, req.Ref, containerd.NewImage(c.containerd, fetched))
 }
 
@@ -72,7 +72,9 @@ func (c *Client) measure(what string, m *meter, next images.Handler) images.Hand
 		}
 		var total int64
 		for _, child := range children {
-			total += child.Size
+			if _, err := c.containerd.ContentStore().Info(ctx, child.Digest); errdefs.IsNotFound(err) {
+				total += child.Size
+			}
 		}
 		m.expect(total)
 		return children, c.fits(what, total)
