@@ -1,9 +1,11 @@
 package spec
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -46,6 +48,38 @@ func FuzzDecode(f *testing.F) {
 			t.Fatal(diff)
 		}
 	})
+}
+
+// BenchmarkDecode reads a document of the largest size, as few lines as can be:
+// 25 objects of 1,000 rules.
+func BenchmarkDecode(b *testing.B) {
+	var objects []*Object
+	for i := range 25 {
+		rules := make([]Rule, 1000)
+		for j := range rules {
+			rules[j] = Rule{Action: ActionAccept, Protocol: ProtocolTCP, Ports: "22,80,8000-9000", Remote: "10.0.0.0/8"}
+		}
+		objects = append(objects, &Object{APIVersion: APIVersion, Kind: KindSecurityGroup,
+			Metadata: Metadata{Tenant: "acme", Name: "g" + strconv.Itoa(i)}, Spec: &SecurityGroupSpec{Ingress: rules}})
+	}
+	yamlText, err := Encode(objects...)
+	if err != nil {
+		b.Fatal(err)
+	}
+	jsonText, err := json.Marshal(objects)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, text := range map[string][]byte{"yaml": yamlText, "json": jsonText} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(text)))
+			for b.Loop() {
+				if _, err := Decode("f", text); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
 
 // FuzzParseImage: what is accepted has no way out of a folder or a name.

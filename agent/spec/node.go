@@ -109,14 +109,15 @@ type jsonReader struct {
 	name    string
 	text    []byte
 	decoder *json.Decoder
-	// line and lineStart follow the reading position, so that finding a
-	// position costs the distance from the last and not from the start.
-	line, lineStart, seen int
+	// line and column are those of the byte at seen. They follow the reading, so
+	// that a place costs the distance from the last one and not from the start:
+	// a whole request may be one line.
+	line, column, seen int
 }
 
 // parseJSON reads one or more JSON values that follow each other.
 func parseJSON(name string, text []byte) ([]*yaml.Node, error) {
-	r := &jsonReader{name: name, text: text, decoder: json.NewDecoder(bytes.NewReader(text)), line: 1}
+	r := &jsonReader{name: name, text: text, decoder: json.NewDecoder(bytes.NewReader(text)), line: 1, column: 1}
 	r.decoder.UseNumber()
 	var roots []*yaml.Node
 	for {
@@ -206,10 +207,12 @@ func (r *jsonReader) node() *yaml.Node {
 		offset++
 	}
 	for ; r.seen < offset; r.seen++ {
-		if r.text[r.seen] == '\n' {
-			r.line, r.lineStart = r.line+1, r.seen+1
+		switch next := r.text[r.seen]; {
+		case next == '\n':
+			r.line, r.column = r.line+1, 1
+		case utf8.RuneStart(next):
+			r.column++
 		}
 	}
-	column := utf8.RuneCount(r.text[r.lineStart:offset]) + 1
-	return &yaml.Node{Kind: yaml.ScalarNode, Line: r.line, Column: column}
+	return &yaml.Node{Kind: yaml.ScalarNode, Line: r.line, Column: r.column}
 }

@@ -105,11 +105,11 @@ func parseQuantity(noun, text string, units []unit, limit int64, limitText strin
 	if !known {
 		return refuse("%s", unitProblem(suffix, units))
 	}
-	whole, fraction, _ := strings.Cut(digits, ".")
+	whole, fraction, dotted := strings.Cut(digits, ".")
 	if len(whole) > 20 || len(fraction) > 20 {
 		return refuse("has too many digits")
 	}
-	if whole == "" || (strings.Contains(digits, ".") && fraction == "") {
+	if !isDigits(whole) || dotted && !isDigits(fraction) {
 		return refuse("is not a number")
 	}
 	value, _ := new(big.Int).SetString(whole+fraction, 10)
