@@ -23,12 +23,14 @@ func (a *app) applyCommand() *cobra.Command {
 		Short: "Store objects, all or none, and let the host follow",
 		Args:  args(0, 0, "no arguments but -f FILE"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if file == "" {
+				return fault.New(fault.Invalid, cmd.CommandPath(), "wants -f FILE").WithHint("%s --help", cmd.CommandPath())
+			}
 			return a.apply(cmd.Context(), file, dryRun)
 		},
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "", "file, folder, or - for standard input")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "validate and compare, store nothing")
-	_ = cmd.MarkFlagRequired("file")
 	return cmd
 }
 

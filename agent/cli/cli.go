@@ -116,7 +116,6 @@ func (a *app) exit(err error) int {
 		err = usage("%s", err)
 	}
 	if errors.Is(err, context.Canceled) {
-		fmt.Fprintln(a.Err, "interrupted")
 		return exitInterrupted
 	}
 	a.tell(err)

@@ -99,22 +99,25 @@ func (a *app) attach(ctx context.Context, ref spec.Ref, request api.ExecRequest,
 		// A read of a terminal cannot be interrupted: this ends with its input
 		// or with the process.
 		go sendInput(out, a.In)
-	} else if err := out.CloseStdin(); err != nil {
-		return fault.Wrap(fault.Temporary, "exec in "+ref.String(), err)
+	} else {
+		_ = out.CloseStdin() // a command that has ended already does not hear it
 	}
 	err := receive(frame.NewReader(stream), a.Out, a.Err)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err != nil && !isVerdict(err) {
-		return fault.Wrap(fault.Temporary, "exec in "+ref.String(), err)
-	}
-	return err
+	return ofConnection("exec in "+ref.String(), err)
 }
 
-func isVerdict(err error) bool {
-	_, ok := errors.AsType[exitCode](err)
-	return ok
+// ofConnection says what was being done when the connection failed; what the
+// command's side said stands as it is.
+func ofConnection(what string, err error) error {
+	_, code := errors.AsType[exitCode](err)
+	_, told := errors.AsType[*fault.Error](err)
+	if code || told {
+		return err
+	}
+	return fault.Wrap(fault.Temporary, what, err)
 }
 
 // sendInput passes input on. Errors show as the end of the other direction.

@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -93,28 +95,39 @@ func (a *app) watchObjects(ctx context.Context, kind spec.Kind, names []string) 
 	if err != nil {
 		return err
 	}
-	if err := a.get(ctx, kind, names); err != nil {
-		return err
-	}
 	refs, err := a.refs(ctx, kind, names)
 	if err != nil {
 		return err
 	}
-	wanted := func(ref spec.Ref) bool {
-		for _, want := range refs {
-			if want == ref {
-				return true
-			}
-		}
-		return len(refs) == 0 && ref.Kind == kind
+	objects, err := a.objects(ctx, kind, names)
+	if err != nil {
+		return err
 	}
-	return c.Events(ctx, api.EventQuery{After: last, Tenant: a.tenant}, true, func(e api.Event) error {
-		if !wanted(e.Object) {
+	first := a.objectTable(kind, objects)
+	err = a.show(api.List[*spec.Object]{Items: objects}, func() []string { return namesOf(objects) }, func() *table { return first })
+	if err != nil {
+		return err
+	}
+	err = c.Events(ctx, api.EventQuery{After: last, Tenant: a.tenant}, true, func(e api.Event) error {
+		if e.Object.Kind != kind || len(refs) > 0 && !slices.Contains(refs, e.Object) {
 			return nil
 		}
-		return a.getAgain(ctx, c, e.Object)
+		gone, err := a.getAgain(ctx, c, e.Object, first)
+		if gone && len(refs) > 0 {
+			if refs = slices.DeleteFunc(refs, func(ref spec.Ref) bool { return ref == e.Object }); len(refs) == 0 {
+				return errWatched
+			}
+		}
+		return err
 	})
+	if errors.Is(err, errWatched) {
+		return nil
+	}
+	return err
 }
+
+// errWatched ends a watch of named objects when the last of them is gone.
+var errWatched = errors.New("nothing is left to watch")
 
 // lastEvent is the newest sequence number, 0 when there is none.
 func lastEvent(ctx context.Context, c *client.Client, tenant string) (uint64, error) {
@@ -126,20 +139,21 @@ func lastEvent(ctx context.Context, c *client.Client, tenant string) (uint64, er
 	return last, err
 }
 
-func (a *app) getAgain(ctx context.Context, c *client.Client, ref spec.Ref) error {
+// getAgain prints one object below the first table, in its columns.
+func (a *app) getAgain(ctx context.Context, c *client.Client, ref spec.Ref, first *table) (gone bool, err error) {
 	o, err := c.Get(ctx, ref)
 	if fault.Is(err, fault.NotFound) {
 		a.say("%s is deleted", ref)
-		return nil
+		return true, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
-	return a.show(o, func() []string { return []string{nameOf(o)} }, func() *table {
-		t := a.objectTable(ref.Kind, []*spec.Object{o})
-		t.head = make([]string, len(t.head)) // only the row: the head stands above
-		return t
-	})
+	if a.structured() || a.output == formatName {
+		return false, a.show(o, func() []string { return []string{nameOf(o)} }, nil)
+	}
+	first.writeRows(a.Out, a.painter(a.Out), a.objectTable(ref.Kind, []*spec.Object{o}).rows)
+	return false, nil
 }
 
 // objectTable has columns of its own for instances; the other kinds share theirs.

@@ -85,8 +85,9 @@ func (a *app) showYAML(value any) error {
 
 // table is columns of cells under a head.
 type table struct {
-	head []string
-	rows [][]cell
+	head   []string
+	rows   [][]cell
+	widths []int // of the columns at least; what was written is kept here
 }
 
 // cell is a text with a colour.
@@ -116,22 +117,26 @@ func (t *table) add(values ...any) {
 
 // write aligns the columns. Colours have no width, so they are laid on last.
 func (t *table) write(w io.Writer, p painter) {
-	widths := make([]int, len(t.head))
+	head := make([]cell, len(t.head))
 	for i, title := range t.head {
-		widths[i] = utf8.RuneCountInString(title)
+		head[i] = cell{text: printable(title), colour: bold}
 	}
-	for _, row := range t.rows {
+	t.writeRows(w, p, append([][]cell{head}, t.rows...))
+}
+
+// writeRows writes rows without the head.
+func (t *table) writeRows(w io.Writer, p painter, rows [][]cell) {
+	for len(t.widths) < len(t.head) {
+		t.widths = append(t.widths, 0)
+	}
+	for _, row := range rows {
 		for i, c := range row {
-			widths[i] = max(widths[i], utf8.RuneCountInString(c.text))
+			t.widths[i] = max(t.widths[i], utf8.RuneCountInString(c.text))
 		}
 	}
 	var out bytes.Buffer
-	head := make([]cell, len(t.head))
-	for i, title := range t.head {
-		head[i] = cell{text: title, colour: bold}
-	}
-	for _, row := range append([][]cell{head}, t.rows...) {
-		writeRow(&out, row, widths, p)
+	for _, row := range rows {
+		writeRow(&out, row, t.widths, p)
 	}
 	_, _ = w.Write(out.Bytes())
 }

@@ -48,7 +48,6 @@ func (a *app) waitCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&goal, "for", "", "phase=X, condition=Y or deleted")
 	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Minute, "how long to wait")
-	_ = cmd.MarkFlagRequired("for")
 	return cmd
 }
 

@@ -32,6 +32,7 @@ type Backend struct {
 	images  []api.Image
 	fail    map[string]error
 	held    bool
+	follows []string // "events", or a change's id
 
 	Planned    []api.PlannedObject
 	Deviations []api.Deviation
@@ -71,6 +72,30 @@ func (b *Backend) Hold(on bool) {
 			b.end(c)
 		}
 	}
+	b.wake()
+}
+
+// Followed waits until somebody follows the events ("events") or a change (its id).
+func (b *Backend) Followed(ctx context.Context, what string) error {
+	for {
+		b.mu.Lock()
+		there, changed := slices.Contains(b.follows, what), b.changed
+		b.mu.Unlock()
+		if there {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+func (b *Backend) follow(what string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.follows = append(b.follows, what)
 	b.wake()
 }
 

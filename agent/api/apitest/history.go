@@ -31,6 +31,7 @@ func (b *Backend) after(q api.EventQuery) []api.Event {
 
 // FollowEvents implements api.History.
 func (b *Backend) FollowEvents(ctx context.Context, q api.EventQuery, each func(api.Event) error) error {
+	b.follow("events")
 	for {
 		b.mu.Lock()
 		found, changed, err := b.after(q), b.changed, b.fail["FollowEvents"]
@@ -82,6 +83,7 @@ func (b *Backend) Change(_ context.Context, id string) (api.Change, error) {
 
 // FollowChange implements api.History.
 func (b *Backend) FollowChange(ctx context.Context, id string, each func(api.Change) error) error {
+	b.follow(id)
 	for {
 		b.mu.Lock()
 		changed := b.changed
