@@ -383,7 +383,9 @@ func TestClaims(t *testing.T) {
 func TestLedger(t *testing.T) {
 	s := fresh(t)
 	ctx := context.Background()
-	entry := func(id gpu.UUID, state drivers.State) drivers.Entry { return drivers.Entry{GPU: id, State: state, Owner: "u1"} }
+	entry := func(id gpu.UUID, state drivers.State) drivers.Entry {
+		return drivers.Entry{GPU: id, State: state, Owner: "u1"}
+	}
 	move := func(from drivers.State, to drivers.Entry) drivers.Change { return drivers.Change{From: from, To: to} }
 
 	err := s.Ledger().Transition(ctx, []drivers.Change{
