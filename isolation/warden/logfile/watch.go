@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,9 +14,14 @@ import (
 
 // watch tells when a folder's log has changed, by inotify through the runtime's
 // poller: a reader that waits costs no thread and no wake-up.
+//
+// The folder's end is seen in its parent: a folder that somebody has open, as a
+// reader has, gives no IN_DELETE_SELF.
 type watch struct {
-	file *os.File
-	buf  [4096]byte
+	file   *os.File
+	parent int // watch descriptor
+	name   string
+	buf    [4096]byte
 }
 
 func newWatch(dir string) (*watch, error) {
@@ -23,9 +29,12 @@ func newWatch(dir string) (*watch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make inotify: %w", err)
 	}
-	w := &watch{file: os.NewFile(uintptr(fd), "inotify")}
-	const events = unix.IN_MODIFY | unix.IN_CREATE | unix.IN_DELETE_SELF | unix.IN_ONLYDIR
-	if _, err := unix.InotifyAddWatch(fd, dir, events); err != nil {
+	w := &watch{file: os.NewFile(uintptr(fd), "inotify"), name: filepath.Base(dir)}
+	w.parent, err = unix.InotifyAddWatch(fd, filepath.Dir(dir), unix.IN_DELETE|unix.IN_MOVED_FROM|unix.IN_ONLYDIR)
+	if err == nil {
+		_, err = unix.InotifyAddWatch(fd, dir, unix.IN_MODIFY|unix.IN_CREATE|unix.IN_ONLYDIR)
+	}
+	if err != nil {
 		w.Close()
 		return nil, fmt.Errorf("watch log folder: %w", err)
 	}
@@ -49,19 +58,20 @@ func (w *watch) wait(ctx context.Context) (gone bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("wait for log: %w", err)
 	}
-	return hasIgnored(w.buf[:n]), nil
+	return w.gone(w.buf[:n]), nil
 }
 
-// hasIgnored says whether one of the events is the end of the watch.
-func hasIgnored(events []byte) bool {
+// gone says whether one of the events is the end of the folder.
+func (w *watch) gone(events []byte) bool {
 	for len(events) >= unix.SizeofInotifyEvent {
 		// struct inotify_event: int wd; uint32 mask, cookie, len; char name[len]
-		mask := binary.NativeEndian.Uint32(events[4:])
-		size := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(events[12:]))
-		if mask&(unix.IN_IGNORED|unix.IN_DELETE_SELF) != 0 {
+		wd := int(int32(binary.NativeEndian.Uint32(events)))
+		size := min(len(events), unix.SizeofInotifyEvent+int(binary.NativeEndian.Uint32(events[12:])))
+		name := unix.ByteSliceToString(events[unix.SizeofInotifyEvent:size])
+		if wd == w.parent && name == w.name {
 			return true
 		}
-		events = events[min(len(events), size):]
+		events = events[size:]
 	}
 	return false
 }
