@@ -87,6 +87,7 @@ var importers = map[string][]string{
 	"github.com/pelletier/go-toml":                            {"agent/config"},
 	"github.com/prometheus/client_golang":                     {"agent/telemetry"},
 	"github.com/prometheus/client_golang/prometheus/promhttp": {"agent/telemetry", "agent/service"},
+	"github.com/prometheus/client_model":                      {"agent/telemetry"},
 	"github.com/prometheus/procfs":                            {"agent/telemetry"},
 	"github.com/spf13/cobra":                                  {"agent/cli", "packaging/man"},
 	"github.com/ti-mo/":                                       {"network/flow"},

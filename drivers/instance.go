@@ -95,10 +95,6 @@ func (r Request) grant(pick Pick, entries map[gpu.UUID]Entry) plan.Plan {
 	return p
 }
 
-func have(n int) string {
-	return gpus(n) + map[bool]string{true: " is its own", false: " are its own"}[n == 1]
-}
-
 func (r Request) step(verb, why string, ids []gpu.UUID, needs ...plan.ID) plan.Step {
 	args := GrantArgs{Instance: r.Instance, Tenant: r.Tenant, Name: r.Name, GPUs: ids}
 	s := plan.NewStep(plan.Drivers, verb, string(r.Instance), why, args, needs...)

@@ -17,7 +17,6 @@ const exhaustiveLimit = 16
 type set uint64
 
 func (s set) size() int       { return bits.OnesCount64(uint64(s)) }
-func (s set) has(i int) bool  { return s&(1<<i) != 0 }
 func (s set) with(i int) set  { return s | 1<<i }
 func (s set) minus(o set) set { return s &^ o }
 func (s set) each(do func(int)) { // in ascending order

@@ -16,12 +16,11 @@ import (
 
 // process is one helper. It is owned by one caller at a time.
 type process struct {
-	stdin   io.WriteCloser
-	cmd     *exec.Cmd
-	frames  chan Response // closed when the helper's output ends
-	exited  chan struct{}
-	lastID  uint64
-	started time.Time
+	stdin  io.WriteCloser
+	cmd    *exec.Cmd
+	frames chan Response // closed when the helper's output ends
+	exited chan struct{}
+	lastID uint64
 }
 
 // spawn starts a helper and waits for its hello.
@@ -39,7 +38,7 @@ func spawn(ctx context.Context, o Options) (*process, error) {
 	}
 	cmd.Stdout = write
 	cmd.Stderr = &lineLogger{log: o.Log}
-	p := &process{stdin: stdin, cmd: cmd, frames: make(chan Response, 1), exited: make(chan struct{}), started: time.Now()}
+	p := &process{stdin: stdin, cmd: cmd, frames: make(chan Response, 1), exited: make(chan struct{})}
 	if err := p.start(write); err != nil {
 		stdout.Close()
 		return nil, fault.Wrap(fault.Unsupported, "start NVML helper", err)
@@ -119,7 +118,7 @@ func (p *process) greet(ctx context.Context, hello <-chan Hello, deadline time.D
 	return err
 }
 
-// errHung and errGone tell the client what to do with the process.
+// processError says that the process is of no more use, and whether it hangs.
 type processError struct {
 	hung bool
 	err  error

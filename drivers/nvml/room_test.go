@@ -12,11 +12,10 @@ import (
 	"github.com/gpuhost/gpuhost/drivers"
 	"github.com/gpuhost/gpuhost/drivers/drivertest"
 	"github.com/gpuhost/gpuhost/drivers/gpu"
-	"github.com/gpuhost/gpuhost/drivers/holder"
 )
 
-// hostUnderTest is the room on its real parts: the helper with a simulated host
-// and a look through /proc; only the ledger is in memory.
+// hostUnderTest is the room on the helper with a simulated host. Ledger and
+// holders are pretended.
 type hostUnderTest struct {
 	room   *drivers.Room
 	faults string
@@ -27,15 +26,9 @@ func newHost(t *testing.T, deadline time.Duration) hostUnderTest {
 	faults := filepath.Join(t.TempDir(), "faults")
 	o := hanging(faults)
 	o.Deadline = deadline
-	return hostUnderTest{
-		faults: faults,
-		room: drivers.New(drivers.Deps{
-			NVML:    start(t, o),
-			Ledger:  drivertest.NewHost(gpu.Inventory{}),
-			Holders: holder.Proc{Root: "/proc", SkipForbidden: true},
-			BootID:  "boot",
-		}),
-	}
+	rest := drivertest.NewHost(gpu.Inventory{})
+	deps := drivers.Deps{NVML: start(t, o), Ledger: rest, Holders: rest, BootID: "boot"}
+	return hostUnderTest{faults: faults, room: drivers.New(deps)}
 }
 
 func (h hostUnderTest) observe(t *testing.T) drivers.Have {
