@@ -2,35 +2,101 @@ package cli
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"github.com/gpuhost/gpuhost/agent/api"
+	"github.com/gpuhost/gpuhost/agent/client"
+	"github.com/gpuhost/gpuhost/agent/config"
+	"github.com/gpuhost/gpuhost/agent/fault"
 )
 
 func (a *app) configCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "config", Short: "The agent's own settings", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(
-		&cobra.Command{Use: "show", Short: "Settings in force, each with its origin", Args: args(0, 0, "no arguments"),
-			RunE: func(cmd *cobra.Command, _ []string) error { return a.configShow(cmd.Context()) }},
-	)
+	cmd.AddCommand(a.configShowCommand(), a.configCheckCommand(),
+		&cobra.Command{Use: "defaults", Short: "Every setting with what it means, as a file to start from", Args: args(0, 0, "no arguments"),
+			RunE: func(*cobra.Command, []string) error {
+				_, err := fmt.Fprint(a.Out, config.DefaultText())
+				return fault.Wrap(fault.Internal, "write", err)
+			}})
 	return cmd
 }
 
-func (a *app) configShow(ctx context.Context) error {
-	c, err := a.connect()
-	if err != nil {
-		return err
-	}
-	settings, err := c.Config(ctx)
-	if err != nil {
-		return err
-	}
-	return a.showSettings(settings)
+func (a *app) configShowCommand() *cobra.Command {
+	var file string
+	var origin bool
+	cmd := &cobra.Command{Use: "show", Short: "Settings in force; without an agent, what the files say", Args: args(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			settings, err := a.settings(cmd.Context(), file)
+			if err != nil {
+				return err
+			}
+			return a.showSettings(settings, origin)
+		}}
+	cmd.Flags().StringVar(&file, "config", "", "read this file instead of asking the agent")
+	cmd.Flags().BoolVar(&origin, "origin", false, "say where each value comes from")
+	return cmd
 }
 
-func (a *app) showSettings(settings []api.Setting) error {
+func (a *app) configCheckCommand() *cobra.Command {
+	return &cobra.Command{Use: "check [FILE]", Short: "Read the settings as the agent would, and say what is wrong", Args: args(0, 1, "at most one file"),
+		RunE: func(_ *cobra.Command, given []string) error {
+			file := ""
+			if len(given) == 1 {
+				file = given[0]
+			}
+			if _, err := a.loadSettings(file); err != nil {
+				return err
+			}
+			a.say("the settings are right")
+			return nil
+		}}
+}
+
+// settings asks the agent what is in force. Files may have changed since it
+// read them, so they are second best and said to be.
+func (a *app) settings(ctx context.Context, file string) ([]api.Setting, error) {
+	if file != "" {
+		return a.loadSettings(file)
+	}
+	c, err := a.connect()
+	if err != nil {
+		return nil, err
+	}
+	settings, err := c.Config(ctx)
+	if !errors.Is(err, client.ErrUnreachable) {
+		return settings, err
+	}
+	a.say("no agent answers; this is what the files say")
+	return a.loadSettings("")
+}
+
+func (a *app) loadSettings(file string) ([]api.Setting, error) {
+	root := a.root
+	if root != "" {
+		absolute, err := filepath.Abs(root)
+		if err != nil {
+			return nil, fault.Wrap(fault.Invalid, "root "+root, err)
+		}
+		root = absolute
+	}
+	loaded, err := config.Load(config.Options{Root: root, File: file, Environ: os.Environ()})
+	if err != nil {
+		return nil, err
+	}
+	var settings []api.Setting
+	for _, s := range loaded.Settings() {
+		settings = append(settings, api.Setting{Key: s.Key, Value: s.Value, Origin: s.Origin})
+	}
+	return settings, nil
+}
+
+func (a *app) showSettings(settings []api.Setting, origin bool) error {
 	return a.show(api.List[api.Setting]{Items: settings}, func() []string {
 		keys := make([]string, len(settings))
 		for i, s := range settings {
@@ -38,10 +104,21 @@ func (a *app) showSettings(settings []api.Setting) error {
 		}
 		return keys
 	}, func() *table {
-		t := newTable("KEY", "VALUE", "ORIGIN")
+		if origin || a.wide() {
+			return originTable(settings)
+		}
+		t := newTable("KEY", "VALUE")
 		for _, s := range settings {
-			t.add(s.Key, s.Value, s.Origin)
+			t.add(s.Key, s.Value)
 		}
 		return t
 	})
+}
+
+func originTable(settings []api.Setting) *table {
+	t := newTable("KEY", "VALUE", "ORIGIN")
+	for _, s := range settings {
+		t.add(s.Key, s.Value, s.Origin)
+	}
+	return t
 }

@@ -32,7 +32,7 @@ func (a *app) versionCommand() *cobra.Command {
 }
 
 func (a *app) version(ctx context.Context) error {
-	both := Versions{Client: BuildVersion(a.hooks.Version)}
+	both := Versions{Client: buildVersion(a.hooks.Version)}
 	c, err := a.connect()
 	if err != nil {
 		return err
@@ -57,8 +57,8 @@ func (a *app) version(ctx context.Context) error {
 	})
 }
 
-// BuildVersion is what the linker and the build know; the agent answers with it too.
-func BuildVersion(version string) api.Version {
+// buildVersion is what the linker and the build know.
+func buildVersion(version string) api.Version {
 	v := api.Version{Version: version, Go: runtime.Version()}
 	if v.Version == "" {
 		v.Version = "dev"
