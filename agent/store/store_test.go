@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
@@ -72,7 +73,7 @@ func apply(t testing.TB, s *Store, source spec.Source, objects ...*spec.Object) 
 	return applied
 }
 
-func wantKind(t testing.TB, err error, kind fault.Kind) {
+func wantKind(t rapid.TB, err error, kind fault.Kind) {
 	t.Helper()
 	if !fault.Is(err, kind) {
 		t.Errorf("error %v is %q, want %q", err, fault.KindOf(err), kind)
