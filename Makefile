@@ -76,7 +76,7 @@ cover: ## show the pure tier's statement coverage
 
 man: ## write man pages and shell completions into build/
 	@packaging/bootstrap.sh go
-	go run ./packaging/man -out build/man
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) go run ./packaging/man -out build/man
 	@mkdir -p build/completions
 	@for shell in bash zsh fish; do go run . completion $$shell >build/completions/gpuhost.$$shell; done
 
