@@ -273,6 +273,24 @@ func TestNVMLAwayIsNoVerdict(t *testing.T) {
 	}
 }
 
+func TestHostWithoutADriver(t *testing.T) {
+	h := drivertest.NewHost(gpu.Inventory{})
+	h.Fail = func(operation string) error {
+		if operation == "inventory" {
+			return fault.New(fault.Unsupported, "initialise NVML", "no library")
+		}
+		return nil
+	}
+	have, err := room(h).Observe(t.Context())
+	if err != nil || len(have.Inventory.Devices) != 0 {
+		t.Errorf("never had a GPU: have %+v, %v", have, err)
+	}
+	h.Ledger["GPU-1"] = drivers.Entry{GPU: "GPU-1", State: drivers.Free}
+	if _, err := room(h).Observe(t.Context()); !fault.Is(err, fault.Unsupported) {
+		t.Errorf("its GPUs are out of sight: have %v", err)
+	}
+}
+
 func TestQuarantineAndRelease(t *testing.T) {
 	h := drivertest.NewHost(inventoryOf(t, "nvlink-pairs"))
 	for id, e := range ledger(h.GPUs, ".a......") {

@@ -36,15 +36,17 @@ func New(deps Deps) *Room {
 	return &Room{deps: deps}
 }
 
-// Observe reads inventory and ledger; it changes nothing.
+// Observe reads inventory and ledger; it changes nothing. A host without a
+// driver has no GPUs, unless the ledger knows of some: then they are out of sight,
+// not gone, and that is an error.
 func (r *Room) Observe(ctx context.Context) (Have, error) {
-	inventory, err := r.deps.NVML.Inventory(ctx)
-	if err != nil {
-		return Have{}, fault.Wrap(fault.Temporary, "read GPU inventory", err)
-	}
 	entries, err := r.deps.Ledger.Entries(ctx)
 	if err != nil {
 		return Have{}, fault.Wrap(fault.Internal, "read GPU ledger", err)
+	}
+	inventory, err := r.deps.NVML.Inventory(ctx)
+	if err != nil && !(fault.Is(err, fault.Unsupported) && len(entries) == 0) {
+		return Have{}, fault.Wrap(fault.Temporary, "read GPU inventory", err)
 	}
 	return Have{Inventory: inventory, Entries: entries, BootID: r.deps.BootID}, nil
 }

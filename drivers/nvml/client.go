@@ -56,6 +56,7 @@ type Client struct {
 // state belongs to whoever took it from turn.
 type state struct {
 	process *process // nil when there is none
+	started bool
 	closed  bool
 	known   []gpu.Device // of the last inventory
 	hung    map[int]hang // by index
@@ -71,16 +72,23 @@ type hang struct {
 // longestHang bounds the wait to this many times the first.
 const longestHang = 8
 
+// Open makes a client without a helper yet: each call tries to start one. It is
+// for a host whose driver may come later.
+func Open(o Options) *Client {
+	c := &Client{options: o.withDefaults(), turn: make(chan *state, 1)}
+	c.turn <- &state{hung: map[int]hang{}}
+	return c
+}
+
 // Start runs the helper and returns once NVML in it is initialised. Without a
 // driver on the host that is an unsupported fault.
 func Start(ctx context.Context, o Options) (*Client, error) {
-	o = o.withDefaults()
-	p, err := spawn(ctx, o)
-	if err != nil {
+	c := Open(o)
+	s := <-c.turn
+	defer c.put(s)
+	if err := c.ensure(ctx, s); err != nil {
 		return nil, err
 	}
-	c := &Client{options: o, turn: make(chan *state, 1)}
-	c.turn <- &state{process: p, hung: map[int]hang{}}
 	return c, nil
 }
 
@@ -239,7 +247,10 @@ func (c *Client) ensure(ctx context.Context, s *state) error {
 		return err
 	}
 	s.process = p
-	s.stats.Restarts++
+	if s.started {
+		s.stats.Restarts++
+	}
+	s.started = true
 	return nil
 }
 

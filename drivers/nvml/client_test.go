@@ -268,6 +268,22 @@ func TestCloseEndsTheHelper(t *testing.T) {
 	c.Close()
 }
 
+func TestOpenStartsWithTheFirstCall(t *testing.T) {
+	c := nvml.Open(options("--sim", "dgx-h100"))
+	defer c.Close()
+	if stats, _ := c.Stats(t.Context()); stats.PID != 0 {
+		t.Errorf("have %+v", stats)
+	}
+	inventory, err := c.Inventory(t.Context())
+	if stats, _ := c.Stats(t.Context()); err != nil || len(inventory.Devices) != 8 || stats.Restarts != 0 {
+		t.Errorf("have %d devices, %v, %+v", len(inventory.Devices), err, stats)
+	}
+	never := nvml.Open(nvml.Options{Path: "/nonexistent/helper"})
+	if _, err := never.Inventory(t.Context()); !fault.Is(err, fault.Unsupported) {
+		t.Errorf("have %v", err)
+	}
+}
+
 func TestStartFails(t *testing.T) {
 	for _, row := range []struct {
 		name string
