@@ -8,6 +8,7 @@ import (
 	tasks "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/gpuhost/gpuhost/agent/spec"
 )
 
@@ -66,7 +67,7 @@ func (c *Client) tenantLeftovers(ctx context.Context, tenant string, found map[i
 	}
 	running, err := c.containerd.TaskService().List(ctx, &tasks.ListTasksRequest{})
 	if err != nil {
-		return err
+		return errgrpc.ToNative(err)
 	}
 	for _, task := range running.Tasks {
 		of(task.ID).Task = true

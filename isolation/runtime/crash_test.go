@@ -1,0 +1,85 @@
+package runtime
+
+import (
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/isolation"
+)
+
+// TestContainerdKilledWhileCreating kills containerd at random moments of
+// CreateTask. Whatever it leaves, doing it again must get there.
+func TestContainerdKilledWhileCreating(t *testing.T) {
+	h := newHost(t)
+	lease := testLease(h.importBusybox("acme"), "sleep", "1000")
+	for round := range 6 {
+		h.prepare(lease)
+		moment := time.Duration(rand.Int64N(int64(800 * time.Millisecond)))
+		before := h.pid()
+		timer := time.AfterFunc(moment, func() {
+			if p, err := os.FindProcess(before); err == nil {
+				p.Kill()
+			}
+		})
+		pid, err := h.client.CreateTask(t.Context(), "acme", testUID)
+		timer.Stop()
+		t.Logf("round %d: killed after %v: pid %d, %v", round, moment, pid, err)
+		if err != nil {
+			if err := h.client.Ready(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if pid, err = h.client.CreateTask(t.Context(), "acme", testUID); err != nil {
+				t.Fatalf("create again: %v", err)
+			}
+		}
+		if err := h.client.StartTask(t.Context(), "acme", testUID); err != nil {
+			t.Fatalf("start: %v", err)
+		}
+		if got := h.state().Task; got.Status != isolation.TaskRunning || got.Pid != pid {
+			t.Errorf("task %+v, want running with pid %d", got, pid)
+		}
+		h.remove()
+		if err := os.MkdirAll(h.config.Paths.CgroupDir(testUID), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// While containerd is away everything says so at once, and tenants run on.
+func TestContainerdAway(t *testing.T) {
+	h := newHost(t)
+	h.start(testLease(h.importBusybox("acme"), "sleep", "1000"))
+	pid := h.state().Task.Pid
+	h.die()
+	if err := NewSupervisor(h.config).Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	client, err := Open(h.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	for name, call := range map[string]func() error{
+		"state":     func() error { _, err := client.State(t.Context(), "acme", testUID); return err },
+		"images":    func() error { _, err := client.Images(t.Context(), ""); return err },
+		"leftovers": func() error { _, err := client.Leftovers(t.Context()); return err },
+		"create":    func() error { _, err := client.CreateTask(t.Context(), "acme", testUID); return err },
+		"exit":      func() error { _, err := client.AwaitExit(t.Context(), "acme", testUID); return err },
+	} {
+		if err := call(); !fault.Is(err, fault.Temporary) {
+			t.Errorf("%s: %v of kind %q", name, err, fault.KindOf(err))
+		}
+	}
+	if _, err := os.Stat("/proc/" + strconv.Itoa(pid)); err != nil {
+		t.Error("the tenant ended with containerd:", err)
+	}
+	h.boot()
+	if got := h.state().Task; got.Pid != pid {
+		t.Errorf("task %+v, want pid %d", got, pid)
+	}
+	h.remove()
+}
