@@ -89,6 +89,7 @@ var importers = map[string][]string{
 	"github.com/prometheus/client_golang/prometheus/promhttp": {"agent/telemetry", "agent/service"},
 	"github.com/prometheus/client_model":                      {"agent/telemetry"},
 	"github.com/prometheus/procfs":                            {"agent/telemetry"},
+	"github.com/sirupsen/logrus":                              {"isolation/runtime"}, // what the containerd client logs through
 	"github.com/spf13/cobra":                                  {"agent/cli", "packaging/man"},
 	"github.com/ti-mo/":                                       {"network/flow"},
 	"github.com/vishvananda/netlink":                          {"network/link", "network/netns"},
