@@ -34,7 +34,7 @@ func (r *root) close() { unix.Close(r.fd) }
 // links, also those that appear while it walks.
 func (r *root) open(name string, flags uint64) (int, error) {
 	fd, err := unix.Openat2(r.fd, strings.TrimPrefix(name, "/"), &unix.OpenHow{
-		Flags:   flags | unix.O_CLOEXEC | unix.O_NOFOLLOW,
+		Flags:   flags | unix.O_CLOEXEC, // O_NOFOLLOW would let a link at the end pass
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
 	})
 	if err != nil {
@@ -80,17 +80,13 @@ func (r *root) devices() ([]Device, error) {
 	}
 	defer unix.Close(fd)
 	w := &devWalk{}
-	if err := unix.Fstat(fd, &w.top); err != nil {
-		return nil, fmt.Errorf("stat /dev: %w", err)
-	}
 	err = w.folder(fd, "/dev")
 	return w.found, err
 }
 
-// devWalk walks /dev by open folders, never by path. It stays on /dev's own file
-// system and devpts: shm and mqueue hold no devices, being nodev and without mknod.
+// devWalk walks /dev by open folders, never by path. It leaves out shm and mqueue,
+// which the tenant may fill at will and whose mounts are judged by D10 and K5.
 type devWalk struct {
-	top   unix.Stat_t
 	found []Device
 	seen  int
 }
@@ -122,7 +118,7 @@ func (w *devWalk) entry(dir int, full, name string) error {
 	case unix.S_IFCHR, unix.S_IFBLK:
 		w.found = append(w.found, device(full, st))
 	case unix.S_IFDIR:
-		if st.Dev == w.top.Dev || full == "/dev/pts" {
+		if full != "/dev/shm" && full != "/dev/mqueue" {
 			return w.descend(dir, full, name)
 		}
 	}
