@@ -62,7 +62,7 @@ demo: deps runtime build ## show the main job on a simulated DGX H100 (KEEP=1 le
 
 bench: deps runtime build ## measure the promises of docs/specification.md (BENCH=regexp)
 	@packaging/runtime/build.sh --peer build/runtime/peer
-	@GPUHOST_BENCH=1 go test -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 60m ./packaging/bench/...
+	@packaging/bench/run.sh '$(BENCH)'
 
 fuzz: ## run each fuzz target for FUZZTIME
 	@packaging/bootstrap.sh go
