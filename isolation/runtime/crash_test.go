@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -82,4 +83,44 @@ func TestContainerdAway(t *testing.T) {
 		t.Errorf("task %+v, want pid %d", got, pid)
 	}
 	h.remove()
+}
+
+// A shim that is killed takes its task along: the exit is reported, as unknown
+// or as a kill, and nothing runs on unseen.
+func TestKilledShim(t *testing.T) {
+	h := newHost(t)
+	h.start(testLease(h.importBusybox("acme"), "sleep", "1000"))
+	exits := h.client.Exits(t.Context())
+	pid := h.state().Task.Pid
+	shim := parent(t, pid)
+	if err := shim.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	exit := <-exits
+	if exit.UID != testUID || !exit.Status.Unknown && exit.Status.Code != 137 {
+		t.Errorf("exit %+v", exit)
+	}
+	if got := h.state().Task; got.Status != isolation.TaskExited {
+		t.Errorf("task %+v", got)
+	}
+	h.remove()
+}
+
+func parent(t *testing.T, pid int) *os.Process {
+	t.Helper()
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "PPid:\t")
+	number, _, _ := strings.Cut(rest, "\n")
+	id, err := strconv.Atoi(number)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := os.FindProcess(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
