@@ -272,7 +272,8 @@ func (f *filler) text(n *yaml.Node, path string) (string, error) {
 	case "!!str", "!!int", "!!float":
 		return n.Value, f.clean(n, path)
 	}
-	return "", f.fail(n, path, "%s is %s, not a text", quote(n.Value), describe(n)).WithHint("put it in quotes")
+	// Without the value: it may be a password that happens to read as a date.
+	return "", f.fail(n, path, "is %s, not a text", describe(n)).WithHint("put it in quotes")
 }
 
 // clean refuses control characters: they forge lines in logs and terminals.

@@ -31,12 +31,22 @@ func parseNodes(name string, text []byte) ([]*yaml.Node, error) {
 		line, column := positionOf(text, invalidOffset(text))
 		return nil, positioned(name, line, column, "is not UTF-8")
 	}
-	if trimmed := bytes.TrimSpace(text); len(trimmed) > 0 && (trimmed[0] == '{' || trimmed[0] == '[') {
-		if nodes, err := parseJSON(name, text); err == nil || strings.HasSuffix(name, ".json") {
-			return nodes, err
-		}
+	if !startsJSON(text) {
+		return parseYAML(name, text)
 	}
-	return parseYAML(name, text)
+	nodes, err := parseJSON(name, text)
+	if err == nil || strings.HasSuffix(name, ".json") {
+		return nodes, err
+	}
+	if flow, yamlErr := parseYAML(name, text); yamlErr == nil {
+		return flow, nil // YAML's own flow style: {kind: Tenant}
+	}
+	return nil, err
+}
+
+func startsJSON(text []byte) bool {
+	trimmed := bytes.TrimSpace(text)
+	return len(trimmed) > 0 && (trimmed[0] == '{' || trimmed[0] == '[')
 }
 
 func parseYAML(name string, text []byte) ([]*yaml.Node, error) {
