@@ -234,6 +234,26 @@ func TestVerificationFindsWhatChanged(t *testing.T) {
 	}
 }
 
+// TestReleaseAcceptsWhatTheGPUIsNow: a VBIOS that was updated on purpose must not
+// lead back into quarantine for ever.
+func TestReleaseAcceptsWhatTheGPUIsNow(t *testing.T) {
+	h, d := oneGPU(t)
+	h.GPUs.Devices[0].VBIOS = "97.00"
+	for range drivers.FailedTries + 1 {
+		_ = round(t, h, noon())
+	}
+	p, err := drivers.PlanRelease(drivers.Have{Inventory: h.GPUs, Entries: h.Ledger, BootID: boot}, d.UUID, "VBIOS updated")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(apply(h, p), round(t, h, noon())); err != nil {
+		t.Fatal(err)
+	}
+	if e := h.Ledger[d.UUID]; e.State != drivers.Free || e.Facts.VBIOS != "97.00" {
+		t.Errorf("have %+v", e)
+	}
+}
+
 // TestAbsentGPUGetsTime: one that hangs is not in the inventory for a while.
 func TestAbsentGPUGetsTime(t *testing.T) {
 	h, d := oneGPU(t)

@@ -187,11 +187,13 @@ func (r *Room) quarantine(ctx context.Context, e Entry, reason string) error {
 	return r.move(ctx, e, Quarantined, reason)
 }
 
+// release forgets what the GPU was: the operator vouches for what it is now, be
+// it another VBIOS or another board.
 func (r *Room) release(ctx context.Context, e Entry, reason string) error {
 	if e.State == Draining {
 		return nil
 	}
-	e.Attempts = Attempts{}
+	e.Attempts, e.Facts = Attempts{}, nil
 	return r.move(ctx, e, Draining, reason)
 }
 
