@@ -164,11 +164,9 @@ func (h *host) openIsolation(context.Context) error {
 	if h.cgroups, err = cgroup.New(h.layout, uvm); err != nil {
 		return err
 	}
-	h.closing(h.cgroups.Close)
 	if h.nodes, err = node.Open(h.layout, uvm); err != nil {
 		return err
 	}
-	h.closing(h.nodes.Close)
 	if h.pins, err = pin.Open(h.layout); err != nil {
 		return err
 	}

@@ -63,10 +63,10 @@ func newHost(t testing.TB) *host {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := h.nodes.Close(); err != nil {
+		if err := h.nodes.Destroy(); err != nil {
 			t.Error(err)
 		}
-		if err := h.tree.Close(); err != nil {
+		if err := h.tree.Destroy(); err != nil {
 			t.Error(err)
 		}
 	})

@@ -132,7 +132,7 @@ func newTree(t testing.TB) (*Tree, isolation.Paths) {
 				t.Error(err)
 			}
 		}
-		if err := tree.Close(); err != nil {
+		if err := tree.Destroy(); err != nil {
 			t.Error(err)
 		}
 	})

@@ -202,8 +202,10 @@ func (t *Tree) Remove(_ context.Context, uid spec.UID) error {
 	return fault.New(fault.Busy, "remove cgroup of "+string(uid), "processes %v are still in it: %w", holders, err)
 }
 
-// Close removes the agent's root cgroup once no instance is left in it.
-func (t *Tree) Close() error {
+// Destroy removes the agent's root cgroup with whatever is left in it, which must
+// hold no process. It is for taking the agent off a host, not for its end: what an
+// agent leaves behind the next one finds.
+func (t *Tree) Destroy() error {
 	err := removeTree(filepath.Join(t.paths.CgroupMount, t.paths.CgroupRoot))
 	return fault.Wrap(fault.Internal, "remove "+t.paths.CgroupRoot, err)
 }

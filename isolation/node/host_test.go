@@ -25,7 +25,7 @@ func open(t testing.TB) (*Store, isolation.Paths) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
+		if err := s.Destroy(); err != nil {
 			t.Error(err)
 		}
 	})

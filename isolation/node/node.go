@@ -112,8 +112,9 @@ func isMountOf(dir string, magic int64) (bool, error) {
 	return here.Dev != above.Dev && int64(st.Type) == magic, nil
 }
 
-// Close unmounts the tmpfs. Containers that run keep their own binds.
-func (s *Store) Close() error {
+// Destroy unmounts the tmpfs; containers that run keep their own binds. It is for
+// taking the agent off a host, not for its end: the next agent adopts the mount.
+func (s *Store) Destroy() error {
 	err := unix.Unmount(s.paths.Nodes, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
 		return nil // not mounted
