@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/gpuhost/gpuhost/agent/spec"
 	"github.com/gpuhost/gpuhost/network/policy"
 	"github.com/gpuhost/gpuhost/network/ruleset"
 )
@@ -14,6 +13,7 @@ import (
 const (
 	generationChain = "generation"
 	refuseChain     = "refuse"
+	forwardChain    = "forward"
 	deliverChain    = "deliver"
 	protectChain    = "protect"
 	servicesChain   = "services"
@@ -90,7 +90,7 @@ func fixedChains() []*ruleset.Chain {
 func forward() *ruleset.Chain {
 	drop := verdict(ruleset.Drop)
 	up := ruleset.Ifname(UplinkName)
-	return &ruleset.Chain{Name: "forward", Base: base("filter", "forward", 0, true), Rules: []ruleset.Rule{
+	return &ruleset.Chain{Name: forwardChain, Base: base("filter", "forward", 0, true), Rules: []ruleset.Rule{
 		ruleset.Do(ruleset.Match{Field: ruleset.NfProto, Not: true, Value: ruleset.Byte(familyIPv4)}, drop),
 		ruleset.Do(ruleset.Match{Field: ruleset.CtState, Mask: stateInvalid, Not: true, Value: ruleset.Word(0)}, count(invalidCounter), drop),
 		ruleset.Do(equals(ruleset.Oifname, up), direction(dirOriginal), jump(protectChain)),
@@ -224,7 +224,7 @@ func compileEndpoint(e Endpoint) compiledEndpoint {
 func guardChain(e Endpoint) *ruleset.Chain {
 	hook := base("filter", "ingress", guardPriority, true)
 	hook.Device = LinkName(e.Instance)
-	return &ruleset.Chain{Name: guardName(e.Instance), Base: hook, Rules: []ruleset.Rule{
+	return &ruleset.Chain{Name: GuardName(e.Instance), Base: hook, Rules: []ruleset.Rule{
 		ruleset.Do(equals(ruleset.EtherProtocol, ruleset.EtherType(etherIPv4)),
 			equals(ruleset.EtherSource, ruleset.MAC(InstanceMAC(e.Instance))),
 			equals(ruleset.Source, ruleset.Addr(e.Address)), verdict(ruleset.Accept)),
@@ -245,13 +245,11 @@ func guardedAddress(chain *ruleset.ChainState) (netip.Addr, bool) {
 	return address, ok && err == nil
 }
 
-func guardName(instance spec.UID) string { return "guard_" + string(instance) }
-
 // GuardInForce says whether the guard of an endpoint is among the chains read
 // back: the right device, the right address, and default deny.
 func GuardInForce(guard *ruleset.State, e Endpoint) bool {
 	if guard == nil {
 		return false
 	}
-	return ruleset.Differs(guardChain(e), guard.Chains[guardName(e.Instance)]) == ""
+	return ruleset.Differs(guardChain(e), guard.Chains[GuardName(e.Instance)]) == ""
 }

@@ -46,7 +46,7 @@ func (f *fake) Observe(_ context.Context, vpc spec.UID) (network.Have, error) {
 	return seen, nil
 }
 
-func (f *fake) Inspect(ctx context.Context, vpc spec.UID) (network.Have, error) {
+func (f *fake) Inspect(ctx context.Context, vpc, _ spec.UID, _ []string) (network.Have, error) {
 	return f.Observe(ctx, vpc)
 }
 

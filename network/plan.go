@@ -169,7 +169,7 @@ func gone(guard *ruleset.State, endpoints []Endpoint) []netip.Addr {
 	}
 	wanted := make(map[string]netip.Addr, len(endpoints))
 	for _, e := range endpoints {
-		wanted[guardName(e.Instance)] = e.Address
+		wanted[GuardName(e.Instance)] = e.Address
 	}
 	var addresses []netip.Addr
 	for _, name := range slices.Sorted(maps.Keys(guard.Chains)) {

@@ -36,8 +36,10 @@ type Host interface {
 
 // Inside is what the room reads and opens inside a router namespace.
 type Inside interface {
-	// Inspect is Observe that trusts nothing remembered.
-	Inspect(ctx context.Context, vpc spec.UID) (Have, error)
+	// Inspect reads from the kernel what decides about one instance, trusting
+	// nothing remembered: its guard, the named chains, and its entries in the
+	// maps that find them. Have's tables hold only that.
+	Inspect(ctx context.Context, vpc, instance spec.UID, chains []string) (Have, error)
 	// Counters reads the named counters of a VPC.
 	Counters(ctx context.Context, vpc spec.UID) (map[string]Count, error)
 	// ServiceSockets listens on the service address, port 53.

@@ -14,18 +14,28 @@ import (
 // Prove reads the kernel and says for each network control of one instance
 // whether it is in force as the VPC wants it.
 func (r *Room) Prove(ctx context.Context, vpc VPC, instance spec.UID) ([]spec.Control, error) {
-	have, err := r.deps.Kernel.Inspect(ctx, vpc.UID)
+	want, err := r.expect(ctx, vpc)
+	if err != nil {
+		return nil, err
+	}
+	chains := append(instanceChains(want.Router, instance), forwardChain, generationChain)
+	have, err := r.deps.Kernel.Inspect(ctx, vpc.UID, instance, chains)
+	if err != nil {
+		return nil, err
+	}
+	return prove(want, have, instance), nil
+}
+
+// expect compiles what should be in force, with the epochs that are.
+func (r *Room) expect(ctx context.Context, vpc VPC) (*Rules, error) {
+	have, err := r.deps.Kernel.Observe(ctx, vpc.UID)
 	if err != nil {
 		return nil, err
 	}
 	l := r.lane(vpc.UID)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	want, err := l.planner.Compile(vpc, marksOf(have.Router))
-	if err != nil {
-		return nil, err
-	}
-	return prove(want, have, instance), nil
+	return l.planner.Compile(vpc, marksOf(have.Router))
 }
 
 func (r *Room) proveGuard(ctx context.Context, args EndpointArgs) error {
@@ -55,12 +65,12 @@ func prove(want *Rules, have Have, instance spec.UID) []spec.Control {
 	}
 	link := have.Links[instance]
 	return []spec.Control{
-		chainControl("N1", "anti-spoof guard on the instance's link", want.Guard, guard, guardName(instance)),
+		chainControl("N1", "anti-spoof guard on the instance's link", want.Guard, guard, GuardName(instance)),
 		linkControl(link),
-		chainControl("N3", "forwarding denied unless a rule allows", want.Router, router, "forward"),
+		chainControl("N3", "forwarding denied unless a rule allows", want.Router, router, forwardChain),
 		chainControl("N4", "the instance's own chains and its groups' policies", want.Router, router, instanceChains(want.Router, instance)...),
 		entryControl(router, instance),
-		generationControl(want.Marks.Generation, marksOf(have.Router).Generation),
+		generationControl(want.Marks.Generation, marksOf(router).Generation),
 	}
 }
 

@@ -119,6 +119,16 @@ func Open(path string) (*os.File, error) {
 	return f, nil
 }
 
+// Inode numbers the namespace pinned at path. A number is given again only after
+// the namespace that had it is gone.
+func Inode(path string) (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, fmt.Errorf("look at namespace %s: %w", path, err)
+	}
+	return st.Ino, nil
+}
+
 // Delete takes the pin away. The namespace ends with its last user, and its links
 // with it. A pin that is not there is no error.
 func Delete(path string) error {

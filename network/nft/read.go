@@ -185,9 +185,10 @@ func verdictKind(code int32) ruleset.VerdictKind {
 	return ruleset.Drop
 }
 
-// dump asks the kernel for all objects of a kind in our table.
-func (c *Conn) dump(f ruleset.Family, message int, tableAttribute uint16) ([]netlink.Message, error) {
-	attributes, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: tableAttribute, Data: []byte(c.table + "\x00")}})
+// ask sends a request about our table, narrowed by further attributes. With
+// netlink.Dump it is answered with all there is, without with one object.
+func (c *Conn) ask(f ruleset.Family, message int, flags netlink.HeaderFlags, attributes ...netlink.Attribute) ([]netlink.Message, error) {
+	data, err := netlink.MarshalAttributes(attributes)
 	if err != nil {
 		return nil, err
 	}
@@ -195,14 +196,14 @@ func (c *Conn) dump(f ruleset.Family, message int, tableAttribute uint16) ([]net
 	return c.raw.Execute(netlink.Message{
 		Header: netlink.Header{
 			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | message),
-			Flags: netlink.Request | netlink.Dump,
+			Flags: netlink.Request | flags,
 		},
-		Data: append(header, attributes...),
+		Data: append(header, data...),
 	})
 }
 
 func (c *Conn) readChains(f ruleset.Family, state *ruleset.State) error {
-	messages, err := c.dump(f, unix.NFT_MSG_GETCHAIN, unix.NFTA_CHAIN_TABLE)
+	messages, err := c.ask(f, unix.NFT_MSG_GETCHAIN, netlink.Dump, text(unix.NFTA_CHAIN_TABLE, c.table))
 	if err != nil {
 		return fmt.Errorf("list chains of %s: %w", c.table, err)
 	}
@@ -270,8 +271,14 @@ func decodeHook(f ruleset.Family, hook *netlink.AttributeDecoder, base *ruleset.
 	return nil
 }
 
-func (c *Conn) readRules(f ruleset.Family, state *ruleset.State) error {
-	messages, err := c.dump(f, unix.NFT_MSG_GETRULE, unix.NFTA_RULE_TABLE)
+func text(kind uint16, value string) netlink.Attribute {
+	return netlink.Attribute{Type: kind, Data: []byte(value + "\x00")}
+}
+
+// readRules reads the rules of the whole table, or of what narrows it.
+func (c *Conn) readRules(f ruleset.Family, state *ruleset.State, narrow ...netlink.Attribute) error {
+	attributes := append([]netlink.Attribute{text(unix.NFTA_RULE_TABLE, c.table)}, narrow...)
+	messages, err := c.ask(f, unix.NFT_MSG_GETRULE, netlink.Dump, attributes...)
 	if err != nil {
 		return fmt.Errorf("list rules of %s: %w", c.table, err)
 	}

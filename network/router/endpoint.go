@@ -51,15 +51,30 @@ func observeLink(s *space, l link.State) (network.LinkState, error) {
 // leadsTo says whether a link's other end lies in the namespace pinned at path.
 // The numbers of namespaces are compared, because a pin can be made anew.
 func leadsTo(s *space, l link.State, path string) (bool, error) {
-	pinned, err := netns.Open(path)
+	inode, err := netns.Inode(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
+	now := sight{l.Index, l.Peer, inode}
+	if s.seen[path] == now {
+		return true, nil
+	}
+	pinned, err := netns.Open(path)
+	if err != nil {
+		return false, err
+	}
 	number, err := s.link.Number(pinned)
-	return number >= 0 && number == l.Peer, errors.Join(err, pinned.Close())
+	current := number >= 0 && number == l.Peer
+	if current {
+		if s.seen == nil {
+			s.seen = map[string]sight{}
+		}
+		s.seen[path] = now
+	}
+	return current, errors.Join(err, pinned.Close())
 }
 
 // Attach implements network.Routers. The link is laid down, dressed on both
@@ -193,5 +208,6 @@ func (k *Kernel) Detach(_ context.Context, vpc spec.UID, e network.Endpoint) err
 	if err := s.link.Delete(network.LinkName(e.Instance)); err != nil {
 		return err
 	}
+	delete(s.seen, e.Netns)
 	return flow.ForgetAddress(s.netns, e.Address)
 }

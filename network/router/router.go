@@ -111,6 +111,15 @@ type space struct {
 	nft   *nft.Conn
 	link  *link.Conn
 	known memory
+	seen  map[string]sight
+}
+
+// sight is where a link was found to lead to. It holds as long as the link is the
+// same one and the pin's inode is: an inode is not used again while its namespace
+// lives, and a link does not outlive the namespace it leads to.
+type sight struct {
+	index, peer int
+	inode       uint64
 }
 
 // memory is the tables as this process left them at a generation of the kernel.
@@ -168,7 +177,7 @@ func (s *space) close() error {
 	if s.netns != nil {
 		all = errors.Join(all, s.netns.Close())
 	}
-	s.nft, s.link, s.netns, s.known = nil, nil, nil, memory{}
+	s.nft, s.link, s.netns, s.known, s.seen = nil, nil, nil, memory{}, nil
 	return all
 }
 
@@ -201,11 +210,34 @@ func (k *Kernel) Observe(_ context.Context, vpc spec.UID) (network.Have, error) 
 }
 
 // Inspect implements network.Inside.
-func (k *Kernel) Inspect(_ context.Context, vpc spec.UID) (network.Have, error) {
+func (k *Kernel) Inspect(_ context.Context, vpc, instance spec.UID, chains []string) (network.Have, error) {
 	s := k.space(vpc)
 	defer s.mu.Unlock()
-	s.known.valid = false
-	return k.observe(s, vpc)
+	have := network.Have{}
+	there, err := k.open(s, vpc)
+	if err != nil || !there {
+		return have, err
+	}
+	have.Namespace = true
+	if have.Guard, err = s.nft.ReadChains(ruleset.Netdev, network.GuardName(instance)); err != nil {
+		return have, err
+	}
+	if have.Router, err = s.nft.ReadChains(ruleset.INet, chains...); err != nil {
+		return have, err
+	}
+	name := network.LinkName(instance)
+	for _, m := range network.LinkMaps() {
+		if have.Router.Sets[m], err = s.nft.ReadEntry(m, ruleset.Ifname(name)); err != nil {
+			return have, err
+		}
+	}
+	l, err := s.link.Get(name)
+	if err != nil || l == nil {
+		return have, err
+	}
+	state, err := observeLink(s, *l)
+	have.Links = map[spec.UID]network.LinkState{instance: state}
+	return have, err
 }
 
 func (k *Kernel) observe(s *space, vpc spec.UID) (network.Have, error) {

@@ -1,0 +1,59 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/gpuhost/gpuhost/network/ruleset"
+)
+
+// ReadChains reads some chains of a table back, whatever else it holds. What is
+// not there is not in the answer.
+func (c *Conn) ReadChains(f ruleset.Family, names ...string) (*ruleset.State, error) {
+	state := &ruleset.State{Sets: map[string]*ruleset.Set{}, Chains: map[string]*ruleset.ChainState{}}
+	for _, name := range names {
+		messages, err := c.ask(f, unix.NFT_MSG_GETCHAIN, 0,
+			text(unix.NFTA_CHAIN_TABLE, c.table), text(unix.NFTA_CHAIN_NAME, name))
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read chain %s: %w", name, err)
+		}
+		for _, m := range messages {
+			_, _, chain, err := decodeChain(f, m)
+			if err != nil {
+				return nil, fmt.Errorf("decode chain %s: %w", name, err)
+			}
+			state.Chains[name] = chain
+		}
+		if err := c.readRules(f, state, text(unix.NFTA_RULE_CHAIN, name)); err != nil {
+			return nil, err
+		}
+	}
+	return state, nil
+}
+
+// ReadEntry reads one entry of a verdict map of links. Without it, or without the
+// map, the answer is nil.
+func (c *Conn) ReadEntry(name string, key ruleset.Value) (*ruleset.Set, error) {
+	set := &ruleset.Set{Name: name, Key: []ruleset.Type{ruleset.TypeIfname}, Data: []ruleset.Type{ruleset.TypeVerdict}}
+	encoded, err := encodeSet(&nftables.Table{Family: nftables.TableFamilyINet, Name: c.table}, set)
+	if err != nil {
+		return nil, err
+	}
+	elements, err := c.nft.FindSetElements(encoded, []nftables.SetElement{{Key: []byte(key)}})
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up in map %s: %w", name, err)
+	}
+	if set.Elements, err = decodeElements(set, elements); err != nil {
+		return nil, fmt.Errorf("decode map %s: %w", name, err)
+	}
+	return set, nil
+}
