@@ -2,7 +2,8 @@ package isolation
 
 // Have is one instance's container as observed.
 type Have struct {
-	// Image is looked up only where a container has to be made.
+	// Image is what the container was made from or, where one has to be made, what
+	// the tenant has of the lease's image.
 	Image     Image          `json:"image,omitzero"`
 	Container ContainerState `json:"container"`
 	Cgroup    CgroupState    `json:"cgroup"`

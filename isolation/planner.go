@@ -135,10 +135,11 @@ func (p *planner) replaceContainer() {
 	}
 }
 
-// foreignDisk says whether the disk was made from another image.
+// foreignDisk says whether the disk is known to be of another image. One that
+// does not say what it was made from is kept.
 func (p *planner) foreignDisk() bool {
 	c := p.have.Container
-	return c.Snapshot && c.DiskImage != FingerprintOf(p.want).Image()
+	return c.Snapshot && c.DiskImage != "" && c.DiskImage != FingerprintOf(p.want).Image()
 }
 
 // prepareImage comes before anything is ended: what cannot be pulled costs

@@ -211,6 +211,7 @@ type ContainerState struct {
 	Snapshot bool `json:"snapshot"`
 	// DiskImage is [Fingerprint.Image] of the lease the snapshot was made from.
 	DiskImage   string      `json:"diskImage,omitempty"`
+	ImageDigest string      `json:"imageDigest,omitempty"` // of the manifest the container was made from
 	Container   bool        `json:"container"`
 	Generation  uint64      `json:"generation,omitempty"`
 	Fingerprint Fingerprint `json:"fingerprint,omitzero"` // of the lease the container was made from

@@ -75,6 +75,9 @@ func (r *Room) observe(ctx context.Context, lease Lease) (have Have, err error) 
 		return have, err
 	}
 	if !needsImage(lease, have) {
+		if have.Container.Container {
+			have.Image = Image{Ref: lease.Image, Digest: have.Container.ImageDigest}
+		}
 		return have, nil
 	}
 	have.Image, err = r.Images.Image(ctx, lease.Tenant, lease.Image)

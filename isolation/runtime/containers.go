@@ -32,7 +32,8 @@ const (
 	labelUID         = "gpuhost/uid"
 	labelGeneration  = "gpuhost/generation"
 	labelFingerprint = "gpuhost/fingerprint"
-	labelImage       = "gpuhost/image" // of a snapshot: what it was made from
+	labelDigest      = "gpuhost/digest" // of the image's manifest
+	labelImage       = "gpuhost/image"  // of a snapshot: what it was made from
 	// labelKeep keeps a snapshot alive while no container uses it: without it,
 	// deleting a container to make it anew would cost the tenant's disk.
 	labelKeep = "containerd.io/gc.root"
@@ -56,7 +57,7 @@ func (c *Client) State(ctx context.Context, tenant string, uid spec.UID) (isolat
 	if err != nil {
 		return state, wrap(what, err)
 	}
-	state.Container = true
+	state.Container, state.ImageDigest = true, record.Labels[labelDigest]
 	state.Generation, _ = strconv.ParseUint(record.Labels[labelGeneration], 10, 64)
 	if err := json.Unmarshal([]byte(record.Labels[labelFingerprint]), &state.Fingerprint); err != nil {
 		state.Fingerprint = nil // made by somebody else: differs from any lease
@@ -123,6 +124,10 @@ func (c *Client) record(ctx context.Context, creation isolation.Creation, image 
 	if err != nil {
 		return containers.Container{}, err
 	}
+	manifest, err := c.manifest(ctx, image.Target())
+	if err != nil {
+		return containers.Container{}, err
+	}
 	anySpec, err := typeurl.MarshalAny(built)
 	if err != nil {
 		return containers.Container{}, err
@@ -141,6 +146,7 @@ func (c *Client) record(ctx context.Context, creation isolation.Creation, image 
 			labelUID:                   string(lease.UID),
 			labelGeneration:            strconv.FormatUint(lease.Generation, 10),
 			labelFingerprint:           string(fingerprint),
+			labelDigest:                manifest.Digest.String(),
 			containerd.StopSignalLabel: stopSignal(config.Config.StopSignal),
 		},
 		Image:       image.Name(),
