@@ -1,6 +1,6 @@
 module github.com/gpuhost/gpuhost/packaging/tools
 
-go 1.26.0
+go 1.26.6
 
 tool (
 	golang.org/x/vuln/cmd/govulncheck

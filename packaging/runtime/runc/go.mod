@@ -1,6 +1,6 @@
 module github.com/gpuhost/gpuhost/packaging/runtime/runc
 
-go 1.25.0
+go 1.26.6
 
 tool github.com/opencontainers/runc
 
