@@ -99,7 +99,8 @@ func (r Request) noSuchModel(inv gpu.Inventory) error {
 		WithHint("gpuhost gpu list")
 }
 
-// exhausted says what is free and where the rest is.
+// exhausted says what is free and where the rest is. A tenant reads it: it names
+// the tenant's own instances, not those of others.
 func exhausted(inv gpu.Inventory, entries map[gpu.UUID]Entry, r Request) error {
 	var free int
 	places := map[string]int{}
@@ -114,41 +115,46 @@ func exhausted(inv gpu.Inventory, entries map[gpu.UUID]Entry, r Request) error {
 			free++
 		default:
 			waiting = waiting || inHandover(e.State)
-			places[place(e)]++
+			places[r.place(e)]++
 		}
 	}
-	why := fmt.Sprintf("only %d %s free; %s", free, areFree(r.Model), countText(places))
+	hint := "gpuhost gpu list"
 	if waiting {
-		return fault.New(fault.Exhausted, r.what(), "%s", why).WithHint("GPUs in hand-over come back by themselves: gpuhost gpu list")
+		hint = "GPUs in hand-over come back by themselves: " + hint
 	}
-	return fault.New(fault.Exhausted, r.what(), "%s", why).WithHint("gpuhost gpu list")
+	return fault.New(fault.Exhausted, r.what(), "%s", strings.Join(append([]string{r.freeText(free)}, countTexts(places)...), ", ")).WithHint("%s", hint)
 }
 
-func areFree(model string) string {
-	if model == "" {
-		return "GPUs are"
+// freeText is "2 of this host's "H100" GPUs free".
+func (r Request) freeText(free int) string {
+	of := "this host's GPUs"
+	if r.Model != "" {
+		of = fmt.Sprintf("this host's %q GPUs", r.Model)
 	}
-	return fmt.Sprintf("GPUs of model %q are", model)
+	return fmt.Sprintf("%d of %s free", free, of)
 }
 
-func place(e Entry) string {
+func (r Request) place(e Entry) string {
 	switch {
 	case e.State == Quarantined:
-		return "quarantined (" + e.Reason + ")"
+		return "quarantined"
 	case inHandover(e.State):
 		return "in hand-over"
+	case e.Tenant != r.Tenant:
+		return "held by other tenants"
 	default:
 		return "held by " + e.Tenant + "/" + e.Name
 	}
 }
 
-func countText(counts map[string]int) string {
+// countTexts gives "2 held by acme/a", "1 in hand-over", in order of the words.
+func countTexts(counts map[string]int) []string {
 	parts := make([]string, 0, len(counts))
 	for what, n := range counts {
 		parts = append(parts, fmt.Sprintf("%d %s", n, what))
 	}
 	slices.SortFunc(parts, func(a, b string) int { return cmp.Compare(a[strings.Index(a, " "):], b[strings.Index(b, " "):]) })
-	return strings.Join(parts, ", ")
+	return parts
 }
 
 func models(devices []gpu.Device) string {
@@ -156,7 +162,7 @@ func models(devices []gpu.Device) string {
 	for _, d := range devices {
 		counts["× "+d.Model]++
 	}
-	return countText(counts)
+	return strings.Join(countTexts(counts), ", ")
 }
 
 func gpus(n int) string {

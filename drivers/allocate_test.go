@@ -13,8 +13,8 @@ import (
 )
 
 // row is one allocation: the ledger as one letter a GPU in order of address —
-// "." free, a small letter held by the instance of that name, "~" in hand-over,
-// "!" quarantined — and the same with what "n" is given in capitals.
+// "." free, a letter held by the instance of that name (Z of another tenant), "~"
+// in hand-over, "!" quarantined — and the same with what "n" is given as N.
 type row struct {
 	name, host, ledger, want string
 	request                  drivers.Request
@@ -35,7 +35,7 @@ func TestAllocate(t *testing.T) {
 			why: "2 of 7 free: NVLink ×4 between all, NUMA node 0"},
 		{name: "one takes the widow, not half a pair", host: "nvlink-pairs", ledger: ".....a..", want: "....Na..", request: drivers.Request{Count: 1}},
 		{name: "three: a pair and a neighbour on its node", host: "nvlink-pairs", ledger: "a.......", want: "aNNN....", request: drivers.Request{Count: 3}},
-		{name: "seven of six", host: "nvlink-pairs", ledger: ".a.....a", want: "", request: drivers.Request{Count: 7}, why: "only 6 GPUs are free"},
+		{name: "seven of six", host: "nvlink-pairs", ledger: ".a.....a", want: "", request: drivers.Request{Count: 7}, why: "6 of this host's GPUs free, 2 held by acme/a"},
 		{name: "what is held is kept", host: "nvlink-pairs", ledger: ".....n..", want: "....NN..", request: drivers.Request{Count: 2},
 			why: "1 of 7 free, 1 held already: NVLink ×4 between all, NUMA node 1"},
 		{name: "fewer than held: the best of them", host: "nvlink-pairs", ledger: "n.nn....", want: "n.NN....", request: drivers.Request{Count: 2},
@@ -44,9 +44,12 @@ func TestAllocate(t *testing.T) {
 		{name: "another model", host: "dgx-h100", ledger: "........", request: drivers.Request{Count: 1, Model: "A100"},
 			why: `no GPU here is a "A100"; this host has 8 × NVIDIA H100 80GB HBM3`},
 		{name: "too many", host: "dgx-h100", ledger: "aabb!~..", request: drivers.Request{Count: 3},
-			why: "only 2 GPUs are free; 2 held by acme/a, 2 held by acme/b, 1 in hand-over, 1 quarantined (it fell off)"},
+			why: "2 of this host's GPUs free, 2 held by acme/a, 2 held by acme/b, 1 in hand-over, 1 quarantined"},
 		{name: "too many beside its own", host: "dgx-h100", ledger: "nnaaaaaa", request: drivers.Request{Count: 3},
-			why: "only 0 GPUs are free; 2 already its own, 6 held by acme/a"},
+			why: "0 of this host's GPUs free, 2 already its own, 6 held by acme/a"},
+		{name: "beside other tenants, who are not named", host: "dgx-h100", ledger: "Zaaaaaa.", request: drivers.Request{Count: 2, Model: "h100"},
+			why: `1 of this host's "h100" GPUs free, 6 held by acme/a, 1 held by other tenants`},
+		{name: "more than there are", host: "dgx-h100", ledger: "........", request: drivers.Request{Count: 9}, why: "8 of this host's GPUs free"},
 		{name: "a slice", host: "dgx-h100", ledger: "........", request: drivers.Request{Count: 1, MIG: "3g.40gb"}, why: "slices of a GPU (3g.40gb) are not built yet"},
 		{name: "no slice at all", host: "dgx-h100", ledger: "........", request: drivers.Request{Count: 1, MIG: "3g"}, why: "is no MIG profile"},
 		{name: "a negative count", host: "dgx-h100", ledger: "........", request: drivers.Request{Count: -1}, why: "never negative"},
@@ -85,6 +88,9 @@ func ledger(inv gpu.Inventory, letters string) map[gpu.UUID]drivers.Entry {
 			e.State, e.Reason = drivers.Quarantined, "it fell off"
 		default:
 			e.State, e.Tenant, e.Name = drivers.Assigned, "acme", string(letter)
+			if letter == 'Z' {
+				e.Tenant = "zeta"
+			}
 			e.Owner = spec.UID("uid-" + string(letter))
 		}
 		entries[e.GPU] = e

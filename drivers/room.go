@@ -81,8 +81,8 @@ func (r *Room) applyGrant(ctx context.Context, s plan.Step) error {
 	var changes []Change
 	for _, id := range args.GPUs {
 		e := entries[id]
-		if s.Verb == VerbReserve && holds(e, args.Instance) || e.State == Assigned && e.Owner == args.Instance {
-			continue
+		if holds(e, args.Instance) && (e.State == to || e.State == Assigned) {
+			continue // done already, or further
 		}
 		if err := r.grantable(id, e, from, args.Instance); err != nil {
 			return err
