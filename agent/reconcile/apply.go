@@ -37,7 +37,7 @@ func (l *Loop) applyStep(ctx context.Context, step plan.Step, vpc spec.UID, rec 
 	l.Metrics.ObserveStep(string(step.Room), step.Verb, took, err)
 	rec.ended(step, took, err)
 	if err != nil {
-		return fault.Wrap(fault.Internal, step.Verb+" "+step.Title, err)
+		return err // the room said which step
 	}
 	l.Log.Info("step applied", "room", string(step.Room), "verb", step.Verb, "object", step.Object, "title", step.Title, "why", step.Why, "took", took.Round(time.Microsecond).String())
 	l.at("after", step)

@@ -173,7 +173,7 @@ func (r *recorder) planned(p plan.Plan) {
 	r.edit(func(ch *store.Change) {
 		for _, s := range p.Steps {
 			if find(ch, s.ID) == nil {
-				ch.Steps = append(ch.Steps, store.ChangeStep{ID: string(s.ID), Title: s.Verb + " " + s.Title, Why: s.Why, State: store.ChangePending})
+				ch.Steps = append(ch.Steps, store.ChangeStep{ID: string(s.ID), Title: s.Title, Why: s.Why, State: store.ChangePending})
 			}
 		}
 	})

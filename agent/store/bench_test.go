@@ -30,7 +30,7 @@ func largeHost() []*spec.Object {
 
 // BenchmarkOpen is the store's share of a restart.
 func BenchmarkOpen(b *testing.B) {
-	s := open(b, filepath.Join(b.TempDir(), "state.db"))
+	s := durable(b, filepath.Join(b.TempDir(), "state.db"))
 	apply(b, s, spec.SourceFile, largeHost()...)
 	if err := s.db.Close(); err != nil {
 		b.Fatal(err)
@@ -47,7 +47,7 @@ func BenchmarkOpen(b *testing.B) {
 // BenchmarkApplyOneRule is the store's share of a rule change, the whole set
 // checked and the file synced.
 func BenchmarkApplyOneRule(b *testing.B) {
-	s := open(b, filepath.Join(b.TempDir(), "state.db"))
+	s := durable(b, filepath.Join(b.TempDir(), "state.db"))
 	apply(b, s, spec.SourceAPI, largeHost()...)
 	o, err := s.Get(spec.Ref{Kind: spec.KindSecurityGroup, Tenant: "acme", Name: "g7"})
 	if err != nil {
@@ -67,7 +67,7 @@ func BenchmarkApplyOneRule(b *testing.B) {
 
 // BenchmarkAppendEvent does not wait for the disk.
 func BenchmarkAppendEvent(b *testing.B) {
-	s := open(b, filepath.Join(b.TempDir(), "state.db"))
+	s := durable(b, filepath.Join(b.TempDir(), "state.db"))
 	for b.Loop() {
 		if err := s.AppendEvent(Event{Reason: "Test", Message: "message"}); err != nil {
 			b.Fatal(err)

@@ -58,7 +58,7 @@ func bigSecret(name string) *spec.Object {
 func TestDiskFull(t *testing.T) {
 	dir := smallDisk(t, "24m")
 	ctx := context.Background()
-	s := open(t, filepath.Join(dir, "state.db"))
+	s := durable(t, filepath.Join(dir, "state.db"))
 	first := apply(t, s, spec.SourceAPI, bigSecret("first"))[0].Object
 	if err := s.Claim(ctx, "pool", "value", first.Metadata.UID); err != nil {
 		t.Fatal(err)
@@ -126,7 +126,7 @@ func TestDiskFull(t *testing.T) {
 
 func TestReadOnlyDisk(t *testing.T) {
 	dir := smallDisk(t, "24m")
-	s := open(t, filepath.Join(dir, "state.db"))
+	s := durable(t, filepath.Join(dir, "state.db"))
 	o := apply(t, s, spec.SourceAPI, network("acme", "a", "10.0.0.0/16"))[0].Object
 	if err := s.db.Close(); err != nil {
 		t.Fatal(err)

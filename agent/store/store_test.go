@@ -25,11 +25,28 @@ func testKey() []byte { return bytes.Repeat([]byte{7}, keySize) }
 // testNow is a clock that stands.
 func testNow() time.Time { return time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC) }
 
-func testOptions() Options { return Options{Now: testNow, BootID: "boot-1", Key: testKey()} }
+// testOptions skip fsync: the crashes of these tests are of the process, not of
+// the machine.
+func testOptions() Options {
+	return Options{Now: testNow, BootID: "boot-1", Key: testKey(), Volatile: true}
+}
 
 func open(t testing.TB, path string) *Store {
 	t.Helper()
-	s, err := Open(path, testOptions())
+	return openAs(t, path, testOptions())
+}
+
+// durable opens as the agent does.
+func durable(t testing.TB, path string) *Store {
+	t.Helper()
+	o := testOptions()
+	o.Volatile = false
+	return openAs(t, path, o)
+}
+
+func openAs(t testing.TB, path string, o Options) *Store {
+	t.Helper()
+	s, err := Open(path, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ package ociimage
 import (
 	"archive/tar"
 	"bytes"
+	_ "crypto/sha256" // go-digest asks for it by name
 	"encoding/json"
 	"fmt"
 	"path"
