@@ -18,6 +18,7 @@ import (
 	"github.com/gpuhost/gpuhost/agent/api/apitest"
 	"github.com/gpuhost/gpuhost/agent/cli"
 	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/agent/plan"
 	"github.com/gpuhost/gpuhost/agent/spec"
 	"github.com/gpuhost/gpuhost/drivers/gpu"
 )
@@ -51,6 +52,7 @@ func (l leakless) Run() int {
 //	backend heal METHOD
 //	backend hold | release          keep new changes running | end them
 //	backend seed TENANT NAME        put a running instance there
+//	backend disrupt                 let plan and verify find that acme/train-1 must be replaced
 //	backend followed events | ID    wait until somebody follows the events or the change
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -116,6 +118,8 @@ func control(ts *testscript.TestScript, _ bool, args []string) {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		ts.Check(backend.Followed(ctx, args[1]))
+	case "disrupt":
+		backend.Planned, backend.Deviations = disruption()
 	case "seed":
 		backend.Put(running(args[1], args[2]))
 	default:
@@ -134,6 +138,18 @@ func running(tenant, name string) *spec.Object {
 			Conditions: []spec.Condition{{Type: "Ready", Status: true, Reason: "Started", ObservedGeneration: 2, Since: apitest.Now()}},
 			Instance:   &spec.InstanceStatus{Address: "10.0.1.2", Pid: 4242, Restarts: 1, GPUs: []string{"GPU-a", "GPU-b"}, StartedAt: apitest.Now()}},
 	}
+}
+
+// disruption is a plan that replaces a running instance.
+func disruption() ([]api.PlannedObject, []api.Deviation) {
+	ref := running("acme", "train-1").Ref()
+	stop := plan.NewStep(plan.Isolation, "stop", "a1b2c3d4", "image differs: debian:12 runs, debian:13 is wanted", nil)
+	stop.Title, stop.Risk = ref.String(), plan.RiskDisrupts
+	create := plan.NewStep(plan.Isolation, "create", "a1b2c3d4", "it is stopped, running is wanted", nil, stop.ID)
+	create.Title = ref.String()
+	diffs := []api.Diff{{Path: "spec.image", From: "debian:12", To: "debian:13"}, {Path: "spec.env.A", To: "b"}, {Path: "spec.user", From: "1000"}}
+	return []api.PlannedObject{{Object: ref, Action: api.ActionChanged, Diffs: diffs, Plan: plan.Of(stop, create)}},
+		[]api.Deviation{{Object: ref, What: "spec.image", Want: "debian:13", Found: "debian:12"}}
 }
 
 // host is a machine with two GPUs, of which one instance of acme holds one.
