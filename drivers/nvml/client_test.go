@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/sim"
@@ -71,11 +72,15 @@ func hanging(faults string) nvml.Options {
 
 func start(t *testing.T, o nvml.Options) *nvml.Client {
 	t.Helper()
+	before := goleak.IgnoreCurrent()
 	c, err := nvml.Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
+	t.Cleanup(func() {
+		c.Close()
+		goleak.VerifyNone(t, before) // also of helpers that were killed or abandoned
+	})
 	return c
 }
 
