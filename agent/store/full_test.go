@@ -91,12 +91,17 @@ func TestDiskFull(t *testing.T) {
 	}{
 		{"remember an exit", s.UpdateRecord(first.Metadata.UID, func(r *Record) { r.LastExit = &spec.ExitStatus{Code: 1} })},
 		{"move a GPU", s.Ledger().Transition(ctx, []drivers.Change{{From: drivers.Free, To: drivers.Entry{GPU: "g", State: drivers.Draining}}})},
+		{"use the reserve", s.Ledger().Transition(ctx, []drivers.Change{{From: drivers.Draining, To: drivers.Entry{
+			GPU: "g", State: drivers.Scrubbing, Reason: strings.Repeat("x", reserveSize/2)}}})},
 		{"release claims", s.ReleaseAll(first.Metadata.UID)},
 	}
 	for _, m := range must {
 		if m.err != nil {
 			t.Errorf("%s: %v", m.what, m.err)
 		}
+	}
+	if _, err := os.Stat(string(s.reserve)); err == nil {
+		t.Error("a megabyte was written without the reserve: the disk is not full")
 	}
 	if _, err := s.MarkDeleted(first.Ref(), 0); err != nil {
 		t.Errorf("mark as deleted: %v", err)
@@ -115,12 +120,12 @@ func TestDiskFull(t *testing.T) {
 	if events, _ := s.Events(0, 0); len(events) != 20 {
 		t.Errorf("%d of 20 events outlived the full disk", len(events))
 	}
+	if _, err := os.Stat(string(s.reserve)); err != nil {
+		t.Error("the reserve was not laid up again:", err)
+	}
 	s = again(t, s)
 	if secrets, _ := s.List(spec.KindSecret, ""); len(secrets) != stored+1 {
 		t.Errorf("%d secrets in the file, want %d", len(secrets), stored+1)
-	}
-	if _, err := os.Stat(string(s.reserve)); err != nil {
-		t.Error("the reserve was not laid up again:", err)
 	}
 }
 

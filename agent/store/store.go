@@ -39,6 +39,7 @@ type Store struct {
 	reserve reserve
 
 	writing sync.Mutex
+	spent   bool // the reserve is missing; guarded by writing
 
 	mu     sync.RWMutex
 	memory memory
@@ -119,7 +120,7 @@ func (s *Store) prepare(steps []migration) (err error) {
 		return err
 	}
 	s.memory, s.log, s.book, err = s.load()
-	s.reserve.fill()
+	s.spent = !s.reserve.fill()
 	return err
 }
 

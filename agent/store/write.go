@@ -22,24 +22,41 @@ const (
 	freeing urgency = true
 )
 
-// write runs fn in one synced transaction and takes along what waits in memory.
-// The caller holds s.writing and changes the memory only after nil.
+// write runs fn in one synced transaction and takes along what waits in memory,
+// unless that is what cannot be written. The caller holds s.writing and changes
+// the memory only after nil.
 func (s *Store) write(what string, u urgency, fn func(*bolt.Tx) error) error {
 	batch := s.takeBatch()
-	err := s.db.Update(func(tx *bolt.Tx) error {
-		return errors.Join(fn(tx), batch.write(tx))
-	})
+	err := s.db.Update(func(tx *bolt.Tx) error { return errors.Join(fn(tx), batch.write(tx)) })
 	if err == nil {
 		s.written(batch)
+		s.layUp()
 		return nil
 	}
-	if isFull(err) && u == freeing && s.reserve.release() {
-		err = s.db.Update(fn)
+	if u == freeing {
+		err = s.writeAlone(fn)
 	}
 	if err != nil {
 		return s.failed(what, err)
 	}
 	return nil
+}
+
+// writeAlone tries without history, then on the space of the reserve.
+func (s *Store) writeAlone(fn func(*bolt.Tx) error) error {
+	err := s.db.Update(fn)
+	if err == nil || !isFull(err) || !s.reserve.release() {
+		return err
+	}
+	s.spent = true
+	return s.db.Update(fn)
+}
+
+// layUp makes the reserve again once a write has found space without it.
+func (s *Store) layUp() {
+	if s.spent {
+		s.spent = !s.reserve.fill()
+	}
 }
 
 // failed makes the memory agree with the file again: where only the last sync
@@ -106,19 +123,21 @@ type reserve string
 
 const reserveSize = 2 << 20
 
-// fill makes the file where there is space; without, the next chance does it.
-func (r reserve) fill() {
+// fill makes the file and says whether it is there now.
+func (r reserve) fill() bool {
 	if info, err := os.Stat(string(r)); err == nil && info.Size() == reserveSize {
-		return
+		return true
 	}
 	file, err := os.OpenFile(string(r), os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
-		return
+		return false
 	}
 	err = syscall.Fallocate(int(file.Fd()), 0, 0, reserveSize)
 	if errors.Join(err, file.Close()) != nil {
 		os.Remove(string(r))
+		return false
 	}
+	return true
 }
 
 // release says whether there was a reserve to give.
