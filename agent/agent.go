@@ -40,8 +40,8 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	h, err := assemble(ctx, cfg, o, log)
-	if err != nil {
+	h := newHost(cfg, o, log)
+	if err := h.assembleAll(ctx); err != nil {
 		return err
 	}
 	log.Info("agent starts", "version", o.Version, "root", o.Root, "sim", o.Sim, "host", h.id)

@@ -78,18 +78,27 @@ type host struct {
 	closers []func() error
 }
 
-// assemble makes all parts. It changes only the agent's own folders and mounts;
-// no tenant notices.
-func assemble(ctx context.Context, cfg *config.Config, o Options, log *slog.Logger) (*host, error) {
-	h := &host{config: cfg, options: o, log: log, id: config.HostID(o.Root), paths: config.PathsBelow(o.Root), started: time.Now(), samples: newSamples()}
-	for _, step := range []func(context.Context) error{
-		h.layOut, h.openStore, h.openDrivers, h.openIsolation, h.openRuntime, h.openNetwork, h.openRooms, h.openLoop, h.openAPI,
-	} {
-		if err := step(ctx); err != nil {
-			return nil, errors.Join(err, h.close())
+func newHost(cfg *config.Config, o Options, log *slog.Logger) *host {
+	return &host{
+		config: cfg, options: o, log: log, id: config.HostID(o.Root), paths: config.PathsBelow(o.Root),
+		started: time.Now(), samples: newSamples(),
+	}
+}
+
+// assemble makes the parts, in order. It changes only the agent's own folders and
+// mounts; no tenant notices.
+func (h *host) assemble(ctx context.Context, parts ...func(context.Context) error) error {
+	for _, open := range parts {
+		if err := open(ctx); err != nil {
+			return errors.Join(err, h.close())
 		}
 	}
-	return h, nil
+	return nil
+}
+
+// assembleAll makes all parts of a daemon.
+func (h *host) assembleAll(ctx context.Context) error {
+	return h.assemble(ctx, h.layOut, h.openStore, h.openDrivers, h.openIsolation, h.openRuntime, h.openNetwork, h.openRooms, h.openLoop, h.openAPI)
 }
 
 // close closes what assemble opened, last first. Nothing on the host changes.

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -66,7 +67,7 @@ func newHost(t testing.TB) *host {
 		if err := h.nodes.Destroy(); err != nil {
 			t.Error(err)
 		}
-		if err := h.tree.Destroy(); err != nil {
+		if err := h.tree.Destroy(context.Background()); err != nil {
 			t.Error(err)
 		}
 	})

@@ -132,7 +132,7 @@ func newTree(t testing.TB) (*Tree, isolation.Paths) {
 				t.Error(err)
 			}
 		}
-		if err := tree.Destroy(); err != nil {
+		if err := tree.Destroy(context.Background()); err != nil {
 			t.Error(err)
 		}
 	})

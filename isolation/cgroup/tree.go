@@ -202,12 +202,23 @@ func (t *Tree) Remove(_ context.Context, uid spec.UID) error {
 	return fault.New(fault.Busy, "remove cgroup of "+string(uid), "processes %v are still in it: %w", holders, err)
 }
 
-// Destroy removes the agent's root cgroup with whatever is left in it, which must
-// hold no process. It is for taking the agent off a host, not for its end: what an
-// agent leaves behind the next one finds.
-func (t *Tree) Destroy() error {
-	err := removeTree(filepath.Join(t.paths.CgroupMount, t.paths.CgroupRoot))
-	return fault.Wrap(fault.Internal, "remove "+t.paths.CgroupRoot, err)
+// Destroy ends every process in the agent's root cgroup, wardens and resolver
+// included, and removes it. It is for taking the agent off a host, not for its
+// end: what an agent leaves behind the next one finds.
+func (t *Tree) Destroy(ctx context.Context) error {
+	what := "remove " + t.paths.CgroupRoot
+	dir := filepath.Join(t.paths.CgroupMount, t.paths.CgroupRoot)
+	err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
+	if gone(err) {
+		return nil
+	}
+	if err == nil {
+		err = waitEmpty(ctx, dir)
+	}
+	if err == nil {
+		err = removeTree(dir)
+	}
+	return fault.Wrap(fault.Internal, what, err)
 }
 
 // removeTree removes the children first: a cgroup with a child is never empty.

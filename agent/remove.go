@@ -1,0 +1,74 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"github.com/gpuhost/gpuhost/agent/config"
+	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/network"
+)
+
+// removePatience bounds how long the processes beside the agent may take to end.
+const removePatience = 30 * time.Second
+
+// Remove takes the agent off the host: its resolver, its containerd, its table
+// and namespaces, its mounts and cgroups, its runtime folder. The state and the
+// settings stay. It refuses while an agent runs and while instances are stored.
+func Remove(ctx context.Context, o Options) error {
+	cfg, err := config.Load(config.Options{Root: o.Root, File: o.Config, Environ: o.Environ})
+	if err != nil {
+		return err
+	}
+	log, err := newLog(o.Log, config.Log{Level: "warn", Format: "text"})
+	if err != nil {
+		return err
+	}
+	h := newHost(cfg, o, log)
+	if err := h.assemble(ctx, h.layOut, h.openStore, h.openIsolation, h.openRuntime, h.openNetwork); err != nil {
+		return err
+	}
+	defer h.close()
+	instances, err := h.store.List(spec.KindInstance, "")
+	if err != nil {
+		return err
+	}
+	if len(instances) > 0 {
+		return fault.New(fault.Busy, "remove the agent from this host", "%s and %d others are stored", instances[0].Ref(), len(instances)-1).
+			WithHint("start the agent and delete them: gpuhost delete")
+	}
+	ctx, cancel := context.WithTimeout(ctx, removePatience)
+	defer cancel()
+	return errors.Join(h.removeNetwork(ctx), h.cgroups.Destroy(ctx), h.stopRuntime(ctx), h.nodes.Destroy(), h.removeFolders())
+}
+
+// removeNetwork closes what is left of VPCs and takes the host's table away.
+func (h *host) removeNetwork(ctx context.Context) error {
+	vpcs, err := h.network.List(ctx)
+	if err != nil {
+		return err
+	}
+	errs := make([]error, 0, len(vpcs)+1)
+	for _, uid := range vpcs {
+		errs = append(errs, h.kernel.Remove(ctx, uid))
+	}
+	return errors.Join(append(errs, h.kernel.LoadHost(ctx, network.HostArgs{}))...)
+}
+
+func (h *host) stopRuntime(ctx context.Context) error {
+	if h.supervisor == nil {
+		return nil // a unit runs it
+	}
+	return h.supervisor.Stop(ctx)
+}
+
+func (h *host) removeFolders() error {
+	errs := []error{os.RemoveAll(h.paths.Run)}
+	if h.paths.Sockets != h.paths.Run {
+		errs = append(errs, os.RemoveAll(h.paths.Sockets))
+	}
+	return errors.Join(errs...)
+}
