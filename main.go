@@ -17,5 +17,9 @@ func main() {
 }
 
 func daemon(ctx context.Context, o cli.AgentOptions) error {
-	return agent.Run(ctx, agent.Options{Config: o.Config, Root: o.Root, Sim: o.Sim, Environ: os.Environ(), Version: version, Log: os.Stderr})
+	run := agent.Run
+	if o.Remove {
+		run = agent.Remove
+	}
+	return run(ctx, agent.Options{Config: o.Config, Root: o.Root, Sim: o.Sim, Environ: os.Environ(), Version: version, Log: os.Stderr})
 }

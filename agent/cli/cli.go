@@ -39,6 +39,7 @@ type AgentOptions struct {
 	Config string // the settings file
 	Root   string // everything below this folder, for tests
 	Sim    string // the simulated machine
+	Remove bool   // do not run: take the agent off the host
 }
 
 // Hooks are what the wiring gives to the command line.
