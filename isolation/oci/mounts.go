@@ -18,7 +18,9 @@ const defaultShm = 64 * spec.Bytes(1<<20)
 // mounts are all mounts of a container, in the order runc makes them. Each is
 // nosuid and nodev, with the exceptions that device nodes need:
 //
-//   - the private nodes are nosuid,noexec: nodev would make them useless;
+//   - the private nodes are nosuid,noexec: nodev would make them useless. They
+//     are also read-only, which leaves the device writable and its mode alone: a
+//     tenant that could chmod its node would fail its own audit;
 //   - runc's own binds of /dev/null, zero, full, random, urandom and tty, and of
 //     /dev/null over masked files, carry the flags of the host's /dev;
 //   - the root file system gets its flags from containerd's overlayfs options.
@@ -43,7 +45,7 @@ func mounts(in Input) []specs.Mount {
 	}
 	for _, node := range in.Nodes {
 		source := path.Join(in.Paths.NodeDir(in.Lease.UID), node.Name)
-		all = append(all, bind(source, "/dev/"+node.Name, "nosuid", "noexec", "rw"))
+		all = append(all, bind(source, "/dev/"+node.Name, "nosuid", "noexec", "ro"))
 	}
 	return all
 }
