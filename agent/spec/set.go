@@ -13,23 +13,67 @@ import (
 // ValidateSet checks what only the whole desired state of a host can tell:
 // that everything named exists, that subnets and addresses do not overlap and
 // that a port of the host is published once. It expects every object to have
-// passed [Validate] and [Default]. Its cost is linear in the number of objects
-// and rules: it runs at every change.
-func ValidateSet(desired []*Object) error {
-	s := &set{objects: make(map[Ref]*Object, len(desired))}
-	for _, o := range desired {
+// passed [Validate] and [Default].
+func ValidateSet(desired []*Object) error { return ValidateChange(nil, desired) }
+
+// ValidateChange is [ValidateSet] of after, where before passed it. An object
+// that is the same pointer in both is not followed to what it names, unless
+// something it may name is going: one changed rule must not cost a look at the
+// hundred thousand others.
+func ValidateChange(before, after []*Object) error {
+	s := &set{objects: make(map[Ref]*Object, len(after))}
+	for _, o := range after {
 		if s.objects[o.Ref()] != nil {
 			return fault.New(fault.Invalid, o.Ref().String(), "is there twice")
 		}
 		s.objects[o.Ref()] = o
 	}
-	checks := []func([]*Object) error{s.support, s.references, s.subnets, s.ports, s.addresses}
-	for _, check := range checks {
-		if err := check(desired); err != nil {
+	if err := s.support(after); err != nil {
+		return err
+	}
+	if err := s.references(s.unproved(before, after)); err != nil {
+		return err
+	}
+	for _, check := range []func([]*Object) error{s.subnets, s.ports, s.addresses} {
+		if err := check(after); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// unproved are the objects whose references have to be followed.
+func (s *set) unproved(before, after []*Object) []*Object {
+	same := make(map[*Object]bool, len(before))
+	for _, o := range before {
+		same[o] = true
+		now := s.objects[o.Ref()]
+		if now == nil || now.Metadata.DeletedAt != nil && o.Metadata.DeletedAt == nil || losesKeys(o, now) {
+			return after
+		}
+	}
+	var changed []*Object
+	for _, o := range after {
+		if !same[o] {
+			changed = append(changed, o)
+		}
+	}
+	return changed
+}
+
+// losesKeys says whether a secret has fewer keys than before.
+func losesKeys(before, after *Object) bool {
+	had, is := before.Spec.(*SecretSpec)
+	if !is || before == after {
+		return false
+	}
+	has := after.Spec.(*SecretSpec)
+	for key := range had.Data {
+		if _, there := has.Data[key]; !there {
+			return true
+		}
+	}
+	return false
 }
 
 // set answers questions about all objects at once.
@@ -43,8 +87,8 @@ func field(kind fault.Kind, o *Object, path, format string, args ...any) *fault.
 }
 
 func (s *set) support(desired []*Object) error {
+	var c checker
 	for _, o := range desired {
-		c := &checker{}
 		c.supported(o)
 		if c.first != nil {
 			return field(c.first.kind, o, c.first.path, "%s", c.first.why)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
 )
@@ -112,6 +113,57 @@ func TestValidateSetAndDeletion(t *testing.T) {
 	if err := ValidateSet(append(objects, group)); !fault.Is(err, fault.Invalid) {
 		t.Error("the same object twice:", err)
 	}
+}
+
+// TestValidateChangeIsValidateSet: whatever changes, both answer the same.
+func TestValidateChangeIsValidateSet(t *testing.T) {
+	before := append(DefaultsForTenant("a"), defaulted(t, `
+kind: Instance
+metadata: {tenant: a, name: i}
+spec: {image: debian, env: {K: {secret: s/k}}, network: {securityGroups: [default, web]}}
+---
+kind: SecurityGroup
+metadata: {tenant: a, name: web}
+spec: {ingress: [{action: accept, protocol: all, remote: "sg:other"}]}
+---
+kind: SecurityGroup
+metadata: {tenant: a, name: other}
+---
+kind: Secret
+metadata: {tenant: a, name: s}
+spec: {data: {k: v}}
+`)...)
+	if err := ValidateSet(before); err != nil {
+		t.Fatal(err)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		var after []*Object
+		for _, o := range before {
+			changed := o.Clone()
+			switch rapid.SampledFrom([]string{"same", "same", "same", "gone", "going", "changed", "emptied"}).Draw(t, "what") {
+			case "same":
+				after = append(after, o)
+			case "going":
+				at := time.Now()
+				changed.Metadata.DeletedAt = &at
+				after = append(after, changed)
+			case "changed":
+				if s, is := changed.Spec.(*SecurityGroupSpec); is {
+					s.Egress = []Rule{{Action: ActionAccept, Protocol: ProtocolAll, Remote: rapid.SampledFrom([]string{"sg:web", "sg:absent"}).Draw(t, "remote")}}
+				}
+				after = append(after, changed)
+			case "emptied":
+				if s, is := changed.Spec.(*SecretSpec); is {
+					s.Data = nil
+				}
+				after = append(after, changed)
+			}
+		}
+		whole, part := ValidateSet(after), ValidateChange(before, after)
+		if fault.KindOf(whole) != fault.KindOf(part) {
+			t.Fatalf("whole: %v\npart:  %v", whole, part)
+		}
+	})
 }
 
 func TestRedactAndExport(t *testing.T) {

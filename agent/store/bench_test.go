@@ -54,12 +54,17 @@ func BenchmarkApplyOneRule(b *testing.B) {
 		b.Fatal(err)
 	}
 	round := 0
+	before, err := s.All()
+	if err != nil {
+		b.Fatal(err)
+	}
+	check := func(after []*spec.Object) error { return spec.ValidateChange(before, after) }
 	for b.Loop() {
 		round++
 		changed := o.Clone()
 		changed.Metadata.Generation = 0
 		changed.Spec.(*spec.SecurityGroupSpec).Ingress[50].Ports = fmt.Sprint(round%60000 + 1)
-		if _, err := s.Apply(context.Background(), spec.SourceAPI, []*spec.Object{changed}, ApplyOptions{Check: spec.ValidateSet}); err != nil {
+		if _, err := s.Apply(context.Background(), spec.SourceAPI, []*spec.Object{changed}, ApplyOptions{Check: check}); err != nil {
 			b.Fatal(err)
 		}
 	}
