@@ -54,8 +54,21 @@ func Judge(want Want, facts Facts) []spec.Control {
 	return controls
 }
 
-// settled says that nothing about the processes looks wrong.
-func settled(want Want, facts Facts) bool {
+// suspects are the processes that look wrong, each judged beside the task's first.
+func suspects(want Want, facts Facts) map[int]bool {
+	wrong := map[int]bool{}
+	all := facts.Processes.Value
+	first := slices.DeleteFunc(slices.Clone(all), func(p Process) bool { return p.PID != facts.PID })
+	for _, p := range tenantProcesses(want, all) {
+		facts.Processes.Value = append(slices.Clip(first), p)
+		if !processesPass(want, facts) {
+			wrong[p.PID] = true
+		}
+	}
+	return wrong
+}
+
+func processesPass(want Want, facts Facts) bool {
 	for _, judge := range []func(Want, Facts) finding{judgeNamespaces, judgeCapabilities, judgeNoNewPrivs, judgeSeccomp} {
 		if !judge(want, facts).pass {
 			return false
