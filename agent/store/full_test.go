@@ -57,58 +57,16 @@ func bigSecret(name string) *spec.Object {
 // what must be remembered works; with space everything works again.
 func TestDiskFull(t *testing.T) {
 	dir := smallDisk(t, "24m")
-	ctx := context.Background()
 	s := durable(t, filepath.Join(dir, "state.db"))
 	first := apply(t, s, spec.SourceAPI, bigSecret("first"))[0].Object
-	if err := s.Claim(ctx, "pool", "value", first.Metadata.UID); err != nil {
+	if err := s.Claim(context.Background(), "pool", "value", first.Metadata.UID); err != nil {
 		t.Fatal(err)
 	}
 	ballast := fillDisk(t, dir)
-
-	var err error
-	stored := 0
-	for i := 0; err == nil && i < 200; i++ {
-		if _, err = s.Apply(ctx, spec.SourceAPI, []*spec.Object{bigSecret(fmt.Sprint("more-", i))}, ApplyOptions{}); err == nil {
-			stored++
-		}
-	}
-	wantKind(t, err, fault.Exhausted)
-	if fault.HintOf(err) == "" {
-		t.Error("no hint")
-	}
-	if secrets, _ := s.List(spec.KindSecret, ""); len(secrets) != stored+1 {
-		t.Errorf("%d secrets, %d were stored", len(secrets), stored+1)
-	}
-
-	for i := range 20 {
-		if err := s.AppendEvent(Event{Message: fmt.Sprint(i)}); err != nil {
-			t.Error(err)
-		}
-	}
-	must := []struct {
-		what string
-		err  error
-	}{
-		{"remember an exit", s.UpdateRecord(first.Metadata.UID, func(r *Record) { r.LastExit = &spec.ExitStatus{Code: 1} })},
-		{"move a GPU", s.Ledger().Transition(ctx, []drivers.Change{{From: drivers.Free, To: drivers.Entry{GPU: "g", State: drivers.Draining}}})},
-		{"use the reserve", s.Ledger().Transition(ctx, []drivers.Change{{From: drivers.Draining, To: drivers.Entry{
-			GPU: "g", State: drivers.Scrubbing, Reason: strings.Repeat("x", reserveSize/2)}}})},
-		{"release claims", s.ReleaseAll(first.Metadata.UID)},
-	}
-	for _, m := range must {
-		if m.err != nil {
-			t.Errorf("%s: %v", m.what, m.err)
-		}
-	}
-	if _, err := os.Stat(string(s.reserve)); err == nil {
-		t.Error("a megabyte was written without the reserve: the disk is not full")
-	}
-	if _, err := s.MarkDeleted(first.Ref(), 0); err != nil {
-		t.Errorf("mark as deleted: %v", err)
-	}
-	if err := s.Remove(first.Metadata.UID); err != nil {
-		t.Errorf("remove: %v", err)
-	}
+	stored := fillStore(t, s)
+	const events = 20
+	appendEvents(t, s, events)
+	giveBack(t, s, first)
 
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
@@ -117,15 +75,70 @@ func TestDiskFull(t *testing.T) {
 	if err := s.Flush(); err != nil {
 		t.Error(err)
 	}
-	if events, _ := s.Events(0, 0); len(events) != 20 {
-		t.Errorf("%d of 20 events outlived the full disk", len(events))
+	if got, _ := s.Events(0, 0); len(got) != events {
+		t.Errorf("%d of %d events outlived the full disk", len(got), events)
 	}
 	if _, err := os.Stat(string(s.reserve)); err != nil {
 		t.Error("the reserve was not laid up again:", err)
 	}
-	s = again(t, s)
-	if secrets, _ := s.List(spec.KindSecret, ""); len(secrets) != stored+1 {
-		t.Errorf("%d secrets in the file, want %d", len(secrets), stored+1)
+	wantSecrets(t, again(t, s), stored+1)
+}
+
+// fillStore writes until the store refuses, and gives how many it took.
+func fillStore(t *testing.T, s *Store) (stored int) {
+	t.Helper()
+	var err error
+	for err == nil && stored < 200 {
+		_, err = s.Apply(context.Background(), spec.SourceAPI, []*spec.Object{bigSecret(fmt.Sprint("more-", stored))}, ApplyOptions{})
+		if err == nil {
+			stored++
+		}
+	}
+	wantKind(t, err, fault.Exhausted)
+	if fault.HintOf(err) == "" {
+		t.Error("no hint")
+	}
+	wantSecrets(t, s, stored+1)
+	return stored
+}
+
+func wantSecrets(t *testing.T, s *Store, want int) {
+	t.Helper()
+	if got, _ := s.List(spec.KindSecret, ""); len(got) != want {
+		t.Errorf("%d secrets, want %d", len(got), want)
+	}
+}
+
+// giveBack does everything that must work on a full disk, to o in the end.
+func giveBack(t *testing.T, s *Store, o *spec.Object) {
+	t.Helper()
+	move := func(from, to drivers.State, reason string) error {
+		entry := drivers.Entry{GPU: "g", State: to, Reason: reason}
+		return s.Ledger().Transition(context.Background(), []drivers.Change{{From: from, To: entry}})
+	}
+	uid := o.Metadata.UID
+	steps := []struct {
+		what string
+		do   func() error
+	}{
+		{"remember an exit", func() error {
+			return s.UpdateRecord(uid, func(r *Record) { r.LastExit = &spec.ExitStatus{Code: 1} })
+		}},
+		{"move a GPU", func() error { return move(drivers.Free, drivers.Draining, "") }},
+		{"use the reserve", func() error {
+			return move(drivers.Draining, drivers.Scrubbing, strings.Repeat("x", reserveSize/2))
+		}},
+		{"release claims", func() error { return s.ReleaseAll(uid) }},
+		{"mark as deleted", func() error { _, err := s.MarkDeleted(o.Ref(), 0); return err }},
+		{"remove", func() error { return s.Remove(uid) }},
+	}
+	for _, step := range steps {
+		if err := step.do(); err != nil {
+			t.Errorf("%s: %v", step.what, err)
+		}
+	}
+	if _, err := os.Stat(string(s.reserve)); err == nil {
+		t.Error("a megabyte was written without the reserve: the disk is not full")
 	}
 }
 
