@@ -18,6 +18,8 @@ const (
 	protectChain    = "protect"
 	servicesChain   = "services"
 
+	lanSuffix = "_lan" // of the chain that stamps intranet flows, and says which epoch
+
 	fromMap     = "from"     // link a packet comes from → its endpoint's egress chain
 	toMap       = "to"       // link a packet leaves by → its endpoint's ingress chain
 	servicesMap = "services" // links whose instances may ask the VPC's services
@@ -126,54 +128,80 @@ func snatChain(router netip.Addr) *ruleset.Chain {
 	}}
 }
 
-// markChain says which version is loaded. Nothing jumps to it.
+// markChain says which version is loaded. Nothing jumps to it, and its rule has
+// no effect; see compilePolicy for why it has no verdict either.
 func markChain(marks Marks) *ruleset.Chain {
 	return &ruleset.Chain{Name: generationChain, Rules: []ruleset.Rule{
-		{Exprs: []ruleset.Expr{verdict(ruleset.Return)}, Comment: marks.comment()},
+		{Exprs: []ruleset.Expr{equals(ruleset.CtMark, ruleset.Word(0))}, Comment: marks.comment()},
 	}}
 }
 
-// compilePolicy makes the chain that passes what its epoch or its rules allow by
-// returning, and the chain that stamps.
+// compilePolicy makes the chains of one direction of one list of groups:
+//
+//	in_P ── epoch current? ──────────────────────────▶ return
+//	  └─▶ in_P_rules: first match, drop or return
+//	        └─▶ in_P_lan or in_P_net: stamp ─▶ return
+//
+// When a rule adds or takes a way to another chain, the kernel walks the whole
+// table to look for loops: 6 ms at 100,000 elements. So what a changed policy
+// changes has no such way: the present epoch is an element of a set, boxes hold
+// plain verdicts, and the stamping chains, which alone are filled anew, hold
+// neither a lookup nor a verdict.
 func compilePolicy(s side, name string, stamp Stamp, program policy.Program) compiledPolicy {
-	stamper := name + "_ok"
-	compiled := compiledPolicy{stamp: stamp}
 	current := tag(stamp.Epoch)
-	rules := []ruleset.Rule{{Exprs: []ruleset.Expr{s.match(epochBits, current), verdict(ruleset.Return)}, Comment: stamp.comment()}}
+	epoch := &ruleset.Set{
+		Name: name + "_epoch", Key: []ruleset.Type{ruleset.TypeMark},
+		Elements: []ruleset.Element{{From: ruleset.Word(current << s.shift)}},
+	}
+	rules, sets := programRules(s, name, program)
+	lan, net := name+lanSuffix, name+"_net"
+	intranet := ruleset.In{Fields: []ruleset.Field{s.remote}, Set: intranetSet}
+	return compiledPolicy{
+		stamp: stamp,
+		sets:  append(sets, epoch),
+		chains: []*ruleset.Chain{
+			{Name: name, Rules: []ruleset.Rule{
+				ruleset.Do(ruleset.In{Fields: []ruleset.Field{ruleset.CtMark}, Mask: epochBits << s.shift, Set: epoch.Name}, verdict(ruleset.Return)),
+				ruleset.Do(jump(name + "_rules")),
+				ruleset.Do(intranet, proceed(lan)),
+				ruleset.Do(proceed(net)),
+			}},
+			{Name: name + "_rules", Rules: rules},
+			{Name: lan, Rules: []ruleset.Rule{{Exprs: []ruleset.Expr{s.stamp(current)}, Comment: stamp.comment()}}},
+			{Name: net, Rules: []ruleset.Rule{ruleset.Do(s.stamp(classBit | current))}},
+		},
+	}
+}
+
+// programRules makes the lookups of a program, in its order. They end a packet
+// that is dropped and return for one that is accepted.
+func programRules(s side, name string, program policy.Program) ([]ruleset.Rule, []*ruleset.Set) {
+	var rules []ruleset.Rule
+	var sets []*ruleset.Set
 	for i, segment := range program {
 		if segment.Group != nil {
-			rules = append(rules, groupRules(s, *segment.Group, stamper)...)
+			rules = append(rules, groupRules(s, *segment.Group)...)
 			continue
 		}
-		set := boxSet(name, i, segment.Boxes, stamper)
-		compiled.sets = append(compiled.sets, set)
+		set := boxSet(name, i, segment.Boxes)
+		sets = append(sets, set)
 		rules = append(rules, ruleset.Do(ruleset.Map{
 			Fields: []ruleset.Field{s.remote, ruleset.CtProtocol, ruleset.CtServicePort}, Map: set.Name,
 		}))
 	}
-	rules = append(rules, ruleset.Do(proceed(refuseChain)))
-	compiled.chains = []*ruleset.Chain{{Name: name, Rules: rules}, stampChain(s, stamper, current)}
-	return compiled
+	return append(rules, ruleset.Do(proceed(refuseChain))), sets
 }
 
-// stampChain writes the epoch and the class into the connection's mark.
-func stampChain(s side, name string, current uint32) *ruleset.Chain {
-	return &ruleset.Chain{Name: name, Rules: []ruleset.Rule{
-		ruleset.Do(ruleset.In{Fields: []ruleset.Field{s.remote}, Set: intranetSet}, s.stamp(current), verdict(ruleset.Return)),
-		ruleset.Do(s.stamp(classBit | current)),
-	}}
-}
-
-func outcome(v policy.Verdict, stamper string) ruleset.Verdict {
+func outcome(v policy.Verdict) ruleset.Verdict {
 	if v == policy.Accept {
-		return proceed(stamper)
+		return verdict(ruleset.Return)
 	}
-	return proceed(refuseChain)
+	return verdict(ruleset.Drop)
 }
 
 // groupRules is a rule that names a group: a lookup in the group's own set, once
 // for each range of ports.
-func groupRules(s side, rule policy.Rule, stamper string) []ruleset.Rule {
+func groupRules(s side, rule policy.Rule) []ruleset.Rule {
 	var rules []ruleset.Rule
 	for _, ports := range rule.Ports {
 		exprs := []ruleset.Expr{ruleset.In{Fields: []ruleset.Field{s.remote}, Set: groupSet(rule.Group)}}
@@ -183,12 +211,12 @@ func groupRules(s side, rule policy.Rule, stamper string) []ruleset.Rule {
 		if ports != (policy.Ports{From: 0, To: 65535}) {
 			exprs = append(exprs, ruleset.InRange{Field: ruleset.CtServicePort, From: ruleset.Port(ports.From), To: ruleset.Port(ports.To)})
 		}
-		rules = append(rules, ruleset.Do(append(exprs, outcome(rule.Verdict, stamper))...))
+		rules = append(rules, ruleset.Do(append(exprs, outcome(rule.Verdict))...))
 	}
 	return rules
 }
 
-// endpoint makes an instance's chains. They hold no rule of its groups, so that
+// compileEndpoint makes an instance's chains. They hold no rule of its groups, so that
 // a changed policy does not touch them, and they count every packet let through,
 // the one that was stamped just now too.
 //

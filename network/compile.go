@@ -48,7 +48,8 @@ func NewPlanner(hostID string) *Planner {
 type parsedGroup struct {
 	written         spec.SecurityGroupSpec
 	ingress, egress []policy.Rule
-	digest          [2]string // of ingress, egress
+	digest          [2]string   // of ingress, egress
+	names           [2][]string // the groups that ingress and egress name
 }
 
 // compiledPolicy is one direction of one ordered list of groups.
@@ -136,7 +137,7 @@ func (c *compilation) parse(list []string) error {
 		if err != nil {
 			return err
 		}
-		for _, referenced := range policy.References(append(slices.Clone(parsed.ingress), parsed.egress...)) {
+		for _, referenced := range slices.Concat(parsed.names[0], parsed.names[1]) {
 			if _, there := c.vpc.Groups[referenced]; !there {
 				return fault.New(fault.Invalid, "security group "+name, "it names group %q, which does not exist", referenced)
 			}
@@ -160,6 +161,7 @@ func (p *Planner) parseGroup(name string, written spec.SecurityGroupSpec) (parse
 		return parsed, fault.Wrap(fault.Invalid, "security group "+name+" egress", err)
 	}
 	parsed.digest = [2]string{digestRules(parsed.ingress), digestRules(parsed.egress)}
+	parsed.names = [2][]string{policy.References(parsed.ingress), policy.References(parsed.egress)}
 	p.groups[name] = parsed
 	return parsed, nil
 }
@@ -173,20 +175,20 @@ func digestRules(rules []policy.Rule) string {
 	return shortHash(text.String())
 }
 
-func (g parsedGroup) rules(s side) ([]policy.Rule, string) {
-	if s.shift == 0 {
-		return g.ingress, g.digest[0]
+func (g parsedGroup) rules(s side) []policy.Rule {
+	if s.half() == 0 {
+		return g.ingress
 	}
-	return g.egress, g.digest[1]
+	return g.egress
 }
 
 // digest names what a policy means: its rules, and who is in the groups they name.
 func (c *compilation) digest(s side, list []string) string {
 	var text strings.Builder
 	for _, name := range list {
-		rules, digest := c.planner.groups[name].rules(s)
-		fmt.Fprintf(&text, "%s %s\n", name, digest)
-		for _, referenced := range policy.References(rules) {
+		group := c.planner.groups[name]
+		fmt.Fprintf(&text, "%s %s\n", name, group.digest[s.half()])
+		for _, referenced := range group.names[s.half()] {
 			fmt.Fprintf(&text, "%s has %v\n", referenced, sorted(c.members[referenced]))
 		}
 	}
@@ -218,8 +220,7 @@ func (c *compilation) policy(s side, key string) compiledPolicy {
 	}
 	var rules []policy.Rule
 	for _, name := range c.lists[key] {
-		part, _ := c.planner.groups[name].rules(s)
-		rules = append(rules, part...)
+		rules = append(rules, c.planner.groups[name].rules(s)...)
 	}
 	compiled := compilePolicy(s, chain, stamp, policy.Compile(rules))
 	c.planner.policies[chain] = compiled
@@ -234,8 +235,8 @@ func (c *compilation) generation() string {
 		fmt.Fprintln(h, chain, c.digests[chain])
 	}
 	for _, s := range c.router.Sets {
-		if s.Interval && s.Data != nil {
-			continue // a policy's boxes: its digest says it already
+		if s.Interval && s.Data != nil || s.Key[0] == ruleset.TypeMark {
+			continue // a policy's boxes, which its digest names, and its epoch
 		}
 		fmt.Fprintln(h, s.Name, len(s.Elements), s.Elements)
 	}

@@ -36,6 +36,9 @@ type side struct {
 func inbound() side  { return side{"in", 0, ruleset.CtOriginator} }
 func outbound() side { return side{"eg", 16, ruleset.CtResponder} }
 
+// half is 0 for the mark's low half, 1 for its high one.
+func (s side) half() int { return int(s.shift / 16) }
+
 func (s side) match(mask, value uint32) ruleset.Match {
 	return ruleset.Match{Field: ruleset.CtMark, Mask: mask << s.shift, Value: ruleset.Word(value << s.shift)}
 }
@@ -88,7 +91,7 @@ func marksOf(state *ruleset.State) Marks {
 			continue
 		}
 		if digest, epoch, ok := parseComment(chain.Rules[0].Comment, "policy"); ok {
-			marks.Policies[name] = Stamp{digest, epoch}
+			marks.Policies[strings.TrimSuffix(name, lanSuffix)] = Stamp{digest, epoch}
 		}
 	}
 	if g := state.Chains[generationChain]; g != nil && len(g.Rules) > 0 {

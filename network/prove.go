@@ -83,15 +83,25 @@ func instanceChains(table *ruleset.Table, instance spec.UID) []string {
 			continue
 		}
 		names = append(names, c.Name)
-		for _, r := range c.Rules {
-			for _, e := range r.Exprs {
-				if v, ok := e.(ruleset.Verdict); ok && v.Kind == ruleset.Jump && !slices.Contains(names, v.Chain) {
-					names = append(names, v.Chain)
-				}
+		for _, policy := range jumps(c) {
+			if !slices.Contains(names, policy) {
+				names = append(names, policy, policy+"_rules", policy+lanSuffix, policy+"_net")
 			}
 		}
 	}
 	return names
+}
+
+func jumps(c *ruleset.Chain) []string {
+	var targets []string
+	for _, r := range c.Rules {
+		for _, e := range r.Exprs {
+			if v, ok := e.(ruleset.Verdict); ok && v.Kind == ruleset.Jump {
+				targets = append(targets, v.Chain)
+			}
+		}
+	}
+	return targets
 }
 
 func chainControl(id, name string, want *ruleset.Table, have *ruleset.State, chains ...string) spec.Control {

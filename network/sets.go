@@ -15,7 +15,7 @@ import (
 func groupSet(group string) string { return "sg_" + group }
 
 // boxSet is one lookup of a compiled policy.
-func boxSet(chain string, segment int, boxes []policy.Box, stamper string) *ruleset.Set {
+func boxSet(chain string, segment int, boxes []policy.Box) *ruleset.Set {
 	set := &ruleset.Set{
 		Name: fmt.Sprintf("%s_%d", chain, segment), Interval: true,
 		Key:  []ruleset.Type{ruleset.TypeAddr, ruleset.TypeProto, ruleset.TypePort},
@@ -25,7 +25,7 @@ func boxSet(chain string, segment int, boxes []policy.Box, stamper string) *rule
 		set.Elements = append(set.Elements, ruleset.Element{
 			From:    ruleset.Concat(ruleset.Addr(policy.Address(b.Remote.From)), ruleset.Proto(b.Protocols.From), ruleset.Port(b.Ports.From)),
 			To:      ruleset.Concat(ruleset.Addr(policy.Address(b.Remote.To)), ruleset.Proto(b.Protocols.To), ruleset.Port(b.Ports.To)),
-			Verdict: outcome(b.Verdict, stamper),
+			Verdict: outcome(b.Verdict),
 		})
 	}
 	return set

@@ -41,7 +41,11 @@ func encodeExpr(e ruleset.Expr) ([]expr.Any, error) {
 			Op: expr.CmpOpEq, Register: registerWhole, FromData: []byte(e.From), ToData: []byte(e.To),
 		}}, nil
 	case ruleset.In:
-		return append(loadKey(e.Fields), &expr.Lookup{SourceRegister: registerWhole, SetName: e.Set, Invert: e.Not}), nil
+		key := loadKey(e.Fields)
+		if e.Mask != 0 {
+			key = append(key, masked(e.Mask))
+		}
+		return append(key, &expr.Lookup{SourceRegister: registerWhole, SetName: e.Set, Invert: e.Not}), nil
 	case ruleset.Map:
 		return append(loadKey(e.Fields), &expr.Lookup{
 			SourceRegister: registerWhole, SetName: e.Map, IsDestRegSet: true, DestRegister: registerZero,
@@ -76,15 +80,17 @@ func encodeExpr(e ruleset.Expr) ([]expr.Any, error) {
 func encodeMatch(m ruleset.Match) []expr.Any {
 	out := []expr.Any{load(m.Field, registerWhole)}
 	if m.Mask != 0 {
-		out = append(out, &expr.Bitwise{
-			SourceRegister: registerWhole, DestRegister: registerWhole, Len: 4, Mask: word(m.Mask), Xor: word(0),
-		})
+		out = append(out, masked(m.Mask))
 	}
 	op := expr.CmpOpEq
 	if m.Not {
 		op = expr.CmpOpNeq
 	}
 	return append(out, &expr.Cmp{Op: op, Register: registerWhole, Data: []byte(m.Value)})
+}
+
+func masked(mask uint32) expr.Any {
+	return &expr.Bitwise{SourceRegister: registerWhole, DestRegister: registerWhole, Len: 4, Mask: word(mask), Xor: word(0)}
 }
 
 func encodeDNAT(d ruleset.DNAT) []expr.Any {

@@ -92,6 +92,7 @@ type InRange struct {
 // In matches a key that is in a set.
 type In struct {
 	Fields []Field
+	Mask   uint32 // only for one field of 4 bytes in host order; 0 is no mask
 	Set    string
 	Not    bool
 }
@@ -175,7 +176,11 @@ func (i In) String() string {
 	if i.Not {
 		not = "!= "
 	}
-	return fmt.Sprintf("%s %s@%s", join(i.Fields), not, i.Set)
+	mask := ""
+	if i.Mask != 0 {
+		mask = fmt.Sprintf(" & 0x%x", i.Mask)
+	}
+	return fmt.Sprintf("%s%s %s@%s", join(i.Fields), mask, not, i.Set)
 }
 
 // String implements Expr.
