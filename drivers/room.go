@@ -99,7 +99,11 @@ func (r *Room) grantable(id gpu.UUID, e Entry, from State, instance spec.UID) er
 	if e.State == from && e.BootID == r.deps.BootID && mine {
 		return nil
 	}
-	return fault.New(fault.Temporary, string(id), "it is %s by now", describe(e))
+	kind := fault.Temporary
+	if e.Owner != "" && e.Owner != instance {
+		kind = fault.Conflict // plan again: another GPU may be free
+	}
+	return fault.New(kind, string(id), "it is %s by now", describe(e))
 }
 
 func describe(e Entry) string {
