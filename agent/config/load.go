@@ -86,16 +86,20 @@ func (o Options) files() ([]string, error) {
 	for _, dir := range []string{
 		filepath.Join(o.Root, "/usr/lib/gpuhost"), paths.Run, paths.Etc,
 	} {
-		found, err := filepath.Glob(filepath.Join(dir, "gpuhost.toml.d", "*.toml"))
-		if err != nil {
+		dir = filepath.Join(dir, "gpuhost.toml.d")
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, fault.Wrap(fault.Internal, "find settings", err)
 		}
-		for _, file := range found {
-			if weaker, there := byName[filepath.Base(file)]; there {
+		for _, entry := range entries {
+			if filepath.Ext(entry.Name()) != ".toml" {
+				continue
+			}
+			if weaker, there := byName[entry.Name()]; there {
 				files[weaker] = ""
 			}
-			byName[filepath.Base(file)] = len(files)
-			files = append(files, file)
+			byName[entry.Name()] = len(files)
+			files = append(files, filepath.Join(dir, entry.Name()))
 		}
 	}
 	main := o.File
