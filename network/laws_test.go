@@ -113,6 +113,8 @@ func (f *fake) LoadHost(_ context.Context, load network.HostArgs) error {
 	return nil
 }
 
+func (f *fake) WatchHost(context.Context, func()) error { return nil }
+
 func (f *fake) Counters(context.Context, spec.UID) (map[string]network.Count, error) {
 	return nil, nil
 }

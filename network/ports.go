@@ -32,6 +32,8 @@ type Host interface {
 	ObserveHost(ctx context.Context) (HostHave, error)
 	// LoadHost brings the host's rules in force; a nil table removes them.
 	LoadHost(ctx context.Context, load HostArgs) error
+	// WatchHost calls changed after every change of the host's nftables, until ctx ends.
+	WatchHost(ctx context.Context, changed func()) error
 }
 
 // Inside is what the room reads and opens inside a router namespace.

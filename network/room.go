@@ -90,6 +90,13 @@ func (r *Room) PlanHost(want *HostWant, have HostHave) (plan.Plan, error) {
 	return r.host.PlanHost(want, have)
 }
 
+// WatchHost calls changed after every change of the host's nftables, by anybody,
+// until ctx ends. The host's namespace is not ours alone: whoever flushes its
+// rules takes ours with them, and changed has the host's lane look and repair.
+func (r *Room) WatchHost(ctx context.Context, changed func()) error {
+	return r.deps.Kernel.WatchHost(ctx, changed)
+}
+
 // Apply makes one change. Applied twice it is as applied once.
 func (r *Room) Apply(ctx context.Context, step plan.Step, _ plan.Report) error {
 	err := r.apply(ctx, step)

@@ -109,3 +109,8 @@ func switchForwarding(devices []string, value string) error {
 	}
 	return nil
 }
+
+// WatchHost implements network.Host.
+func (k *Kernel) WatchHost(ctx context.Context, changed func()) error {
+	return nft.Watch(ctx, k.here, changed)
+}

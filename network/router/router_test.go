@@ -404,3 +404,25 @@ func TestANewAddressIsAttachedAnew(t *testing.T) {
 	w.reaches("cli1", "10.0.1.20", 80)
 	w.refused("cli1", "10.0.1.10", 80)
 }
+
+func TestAFlushByAnotherIsSeenAndRepaired(t *testing.T) {
+	w := newWorld(t)
+	v := w.vpc("vpca", 0)
+	w.endpoint(v, "web1", "10.0.1.10", "web")
+	w.converge(v.UID, v)
+	w.host([]*network.VPC{v})
+	seen := make(chan struct{}, 100)
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.room.WatchHost(ctx, func() { seen <- struct{}{} }) }()
+	<-seen // it listens
+	w.run("nft", "flush", "ruleset")
+	<-seen
+	w.host([]*network.VPC{v})
+	w.serve("operator", 80)
+	w.serve("internet", 80)
+	w.refused("web1", management, 80)
+	w.reaches("web1", outside, 80)
+	stop()
+	w.must(<-done)
+}
