@@ -220,6 +220,8 @@ func (r *Room) again(ctx context.Context, e Entry, why string) error {
 	return fault.New(fault.Temporary, "prove it clean", "%s", why)
 }
 
+// move is one transition. That somebody else was first is no lasting conflict:
+// the next plan sees what they did.
 func (r *Room) move(ctx context.Context, e Entry, to State, reason string) error {
 	if !Allowed(e.State, to) {
 		return fault.New(fault.Conflict, "move to "+string(to), "it is %s", describe(e))
@@ -229,5 +231,9 @@ func (r *Room) move(ctx context.Context, e Entry, to State, reason string) error
 		e.Attempts = Attempts{} // a reboot may have mended it
 	}
 	e.State, e.Reason, e.Since, e.BootID = to, reason, r.deps.Now().UTC(), r.deps.BootID
-	return r.write(ctx, []Change{{From: from, To: e}})
+	err := r.deps.Ledger.Transition(ctx, []Change{{From: from, To: e}})
+	if fault.Is(err, fault.Conflict) {
+		return &fault.Error{Kind: fault.Temporary, What: "write GPU ledger", Err: err}
+	}
+	return err
 }

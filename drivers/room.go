@@ -89,21 +89,24 @@ func (r *Room) applyGrant(ctx context.Context, s plan.Step) error {
 		}
 		changes = append(changes, Change{From: from, To: r.granted(e, to, args, s.Why)})
 	}
-	return r.write(ctx, changes)
+	if len(changes) == 0 {
+		return nil
+	}
+	return r.deps.Ledger.Transition(ctx, changes)
 }
 
-// grantable refuses a GPU that another start took since the plan was made, and
-// one that this boot has not proved.
+// grantable refuses a GPU that another start took since the plan was made, which
+// is a conflict: plan again, another GPU may be free. One that this boot has not
+// proved is for the hand-over first. The owner is not named: a tenant reads this.
 func (r *Room) grantable(id gpu.UUID, e Entry, from State, instance spec.UID) error {
 	mine := from == Free || e.Owner == instance
 	if e.State == from && e.BootID == r.deps.BootID && mine {
 		return nil
 	}
-	kind := fault.Temporary
 	if e.Owner != "" && e.Owner != instance {
-		kind = fault.Conflict // plan again: another GPU may be free
+		return fault.New(fault.Conflict, string(id), "another instance has it by now")
 	}
-	return fault.New(kind, string(id), "it is %s by now", describe(e))
+	return fault.New(fault.Temporary, string(id), "it is %s by now", describe(e))
 }
 
 func describe(e Entry) string {
@@ -121,17 +124,4 @@ func (r *Room) granted(e Entry, to State, args GrantArgs, why string) Entry {
 	e.State, e.Reason, e.Since = to, why, r.deps.Now().UTC()
 	e.Owner, e.Tenant, e.Name = args.Instance, args.Tenant, args.Name
 	return e
-}
-
-// write transitions; that somebody else was first is no lasting conflict, the
-// next plan sees what they did.
-func (r *Room) write(ctx context.Context, changes []Change) error {
-	if len(changes) == 0 {
-		return nil
-	}
-	err := r.deps.Ledger.Transition(ctx, changes)
-	if fault.Is(err, fault.Conflict) {
-		return &fault.Error{Kind: fault.Temporary, What: "write GPU ledger", Err: err}
-	}
-	return err
 }

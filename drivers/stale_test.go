@@ -14,7 +14,8 @@ import (
 )
 
 // TestStalePlanChangesNothing applies plans after somebody else changed the
-// ledger: the next plan is asked for, and nothing is taken from anybody.
+// ledger: another plan is asked for (at once, where another GPU may be free), and
+// nothing is taken from anybody.
 func TestStalePlanChangesNothing(t *testing.T) {
 	reserve := func(have drivers.Have) (plan.Plan, error) { return drivers.PlanInstance(request(1), have) }
 	handover := func(have drivers.Have) (plan.Plan, error) { return drivers.PlanHandover(have, nil, noon()), nil }
@@ -22,17 +23,18 @@ func TestStalePlanChangesNothing(t *testing.T) {
 		name           string
 		planned, found string
 		reserved       bool // what is planned from is reserved and not assigned
+		want           fault.Kind
 		make           func(drivers.Have) (plan.Plan, error)
 		change         func(e drivers.Entry) drivers.Entry
 	}{
-		{name: "reserved for another", planned: "........", found: "a.......", make: reserve},
-		{name: "in hand-over", planned: "........", found: "~.......", make: reserve},
-		{name: "free in another boot", planned: "........", found: "........", make: reserve,
+		{name: "reserved for another", want: fault.Conflict, planned: "........", found: "a.......", make: reserve},
+		{name: "in hand-over", want: fault.Temporary, planned: "........", found: "~.......", make: reserve},
+		{name: "free in another boot", want: fault.Temporary, planned: "........", found: "........", make: reserve,
 			change: func(e drivers.Entry) drivers.Entry { e.BootID = "boot-1"; return e }},
-		{name: "reserved for another before it was assigned", planned: "n.......", reserved: true, found: "a.......", make: reserve,
+		{name: "reserved for another before it was assigned", want: fault.Conflict, planned: "n.......", reserved: true, found: "a.......", make: reserve,
 			change: func(e drivers.Entry) drivers.Entry { e.State = drivers.Reserved; return e }},
-		{name: "given to another before it was drained", planned: "a.......", found: "b.......", make: handover},
-		{name: "free before it was drained", planned: "a.......", found: "........", make: handover},
+		{name: "given to another before it was drained", want: fault.Temporary, planned: "a.......", found: "b.......", make: handover},
+		{name: "free before it was drained", want: fault.Temporary, planned: "a.......", found: "........", make: handover},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			have := haveOf(t, row.planned)
@@ -52,8 +54,8 @@ func TestStalePlanChangesNothing(t *testing.T) {
 				h.Ledger[first] = row.change(h.Ledger[first])
 			}
 			before := maps.Clone(h.Ledger)
-			if err := room(h).Apply(context.Background(), p.Steps[0], nil); !fault.Is(err, fault.Temporary) {
-				t.Errorf("have %v", err)
+			if err := room(h).Apply(context.Background(), p.Steps[0], nil); !fault.Is(err, row.want) {
+				t.Errorf("have %v (%s), want %s", err, fault.KindOf(err), row.want)
 			}
 			if diff := cmp.Diff(before, h.Ledger); diff != "" {
 				t.Errorf("the ledger changed:\n%s", diff)
