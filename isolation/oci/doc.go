@@ -6,8 +6,8 @@
 // anything else. Nothing of the image decides more than the tenant's own
 // process: its arguments, environment, user and working directory.
 //
+//	user, err := oci.ResolveUser(config.User, accounts)
 //	built, err := oci.Build(oci.Input{Lease: lease, Image: config, User: user, …})
-//	container, err := client.NewContainer(ctx, id, containerd.WithSpec(built))
 //
 // It does not read the kernel back (isolation/audit does) and does not talk to
 // containerd (isolation/runtime does).

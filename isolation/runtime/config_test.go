@@ -91,6 +91,7 @@ func TestContainerdHasOnlyWhatIsNeeded(t *testing.T) {
 }
 
 func TestCheckVersions(t *testing.T) {
+	hosttest.Need(t)
 	bin := hosttest.RuntimeDir(t)
 	v, err := CheckVersions(t.Context(), bin)
 	if err != nil || older(v.Containerd, minContainerd) || older(v.Runc, minRunc) {
