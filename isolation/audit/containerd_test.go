@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"log/slog"
@@ -31,7 +32,9 @@ func TestContainerdTaskPasses(t *testing.T) {
 
 	lease := newLease(1, 0, 1)
 	lease.Image = "oci-archive:" + hosttest.BusyboxArchive(t)
-	lease.Command = []string{"sleep", "600"}
+	// Removing a file of a lower layer makes a whiteout, a device node of a kind:
+	// the programs, which refuse every mknod, must leave the overlay that much.
+	lease.Command = []string{"sh", "-c", "rm /etc/group && echo removed; exec sleep 600"}
 	_, err = client.PrepareImage(t.Context(), isolation.ImageRequest{Tenant: lease.Tenant, Ref: lease.Image}, nil)
 	h.must(err)
 	h.must(h.tree.Make(t.Context(), lease))
@@ -41,7 +44,7 @@ func TestContainerdTaskPasses(t *testing.T) {
 	h.must(client.Prepare(t.Context(), isolation.Creation{
 		Lease: lease, Fingerprint: isolation.FingerprintOf(lease), Nodes: isolation.Grant(lease, uvmMajor), Controllers: controllers,
 	}))
-	h.readFIFOs(lease)
+	output := h.readFIFOs(lease)
 	t.Cleanup(func() { h.removeInstance(client, lease) })
 	pid, err := client.CreateTask(t.Context(), lease.Tenant, lease.UID)
 	h.must(err)
@@ -52,6 +55,9 @@ func TestContainerdTaskPasses(t *testing.T) {
 			t.Errorf("%s: controls %v fail:\n%s", phase, ids, text(controls))
 		}
 		h.must(client.StartTask(t.Context(), lease.Tenant, lease.UID))
+	}
+	if line, err := output.ReadString('\n'); line != "removed\n" {
+		t.Errorf("the task says %q, %v", line, err)
 	}
 }
 
@@ -95,12 +101,15 @@ func (h *host) containerd(dir string) *runtime.Client {
 }
 
 // readFIFOs stands in for the log writer: creating a task waits for a reader.
-func (h *host) readFIFOs(lease isolation.Lease) {
+func (h *host) readFIFOs(lease isolation.Lease) *bufio.Reader {
 	h.t.Helper()
 	dir := h.paths.IODir(lease.UID)
 	cmd := exec.Command("sh", "-c", fmt.Sprintf("cat %[1]s/stdout & cat %[1]s/stderr; wait", dir))
+	out, err := cmd.StdoutPipe()
+	h.must(err)
 	h.must(cmd.Start())
 	h.t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	return bufio.NewReader(out)
 }
 
 func (h *host) removeInstance(client *runtime.Client, lease isolation.Lease) {
