@@ -69,6 +69,13 @@ func TestContainerIsWhatTheSpecificationSays(t *testing.T) {
 		{"unshare", "unshare -U true 2>&1", "unshare: unshare(0x10000000): Operation not permitted\n"},
 		{"mount", "mount -t tmpfs x /tmp 2>&1 | head -n 1", "mount: permission denied (are you root?)\n"},
 		{"ping", "ip link set lo up 2>/dev/null; grep -c . /proc/net/dev", "3\n"},
+		{"raw packets", "arping -c 1 -I lo 127.0.0.1 2>&1 | head -n 1", "arping: socket: Operation not permitted\n"},
+		{"masked", "ls /sys/bus/pci /sys/firmware; cat /proc/interrupts /proc/keys", "/sys/bus/pci:\n\n/sys/firmware:\n"},
+		// What is left out below /proc and /sys are masked paths.
+		{"mounts without nosuid (K5)", "grep -v nosuid /proc/self/mountinfo | cut -d' ' -f5 | grep -vE '^/(proc|sys)/' | sort | tr '\\n' ' '",
+			"/dev/full /dev/null /dev/random /dev/tty /dev/urandom /dev/zero "},
+		{"mounts without nodev (K5)", "grep -v nodev /proc/self/mountinfo | cut -d' ' -f5 | grep -vE '^/(proc|sys)/' | sort | tr '\\n' ' '",
+			"/dev/full /dev/null /dev/pts /dev/random /dev/tty /dev/urandom /dev/zero "},
 		{"root flags", "grep ' / / ' /proc/self/mountinfo | cut -d' ' -f6", "rw,nosuid,nodev,relatime\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
