@@ -307,8 +307,9 @@ func decodeRule(m netlink.Message) (table, chain string, mark ruleset.RuleMark, 
 			chain = decoder.String()
 		case unix.NFTA_RULE_USERDATA:
 			text, _ := userdata.GetString(decoder.Bytes(), userdata.TypeComment)
-			comment, digest, _ := strings.Cut(" "+text, " #")
-			mark = ruleset.RuleMark{Digest: digest, Comment: strings.TrimSpace(comment)}
+			if at := strings.LastIndexByte(text, '#'); at >= 0 {
+				mark = ruleset.RuleMark{Digest: text[at+1:], Comment: strings.TrimSuffix(text[:at], " ")}
+			}
 		}
 	}
 	return table, chain, mark, decoder.Err()

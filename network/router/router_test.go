@@ -350,7 +350,7 @@ func TestProveSeesTampering(t *testing.T) {
 
 func TestNothingIsLeft(t *testing.T) {
 	w := newWorld(t)
-	devices, tables := w.run("ip", "-br", "link"), w.run("nft", "list", "ruleset")
+	devices, tables := w.devices(), w.run("nft", "list", "ruleset")
 	v := w.vpc("vpca", 0)
 	e := w.endpoint(v, "web1", "10.0.1.10", "web")
 	w.converge(v.UID, v)
@@ -368,7 +368,7 @@ func TestNothingIsLeft(t *testing.T) {
 	w.converge(v.UID, nil)
 	w.converge(v.UID, nil)
 	w.host(nil)
-	if got := w.run("ip", "-br", "link"); got != devices {
+	if got := w.devices(); got != devices {
 		t.Errorf("devices\n%s\nwant\n%s", got, devices)
 	}
 	if got := w.run("nft", "list", "ruleset"); got != tables {

@@ -441,3 +441,13 @@ func (w *world) changeMAC(instance, mac string) {
 			exec.Command("ip", "neigh", "replace", network.Gateway().String(), "lladdr", network.RouterMAC().String(), "dev", "eth0", "nud", "permanent").Run())
 	})
 }
+
+// devices names the host's devices.
+func (w *world) devices() string {
+	w.t.Helper()
+	var names []string
+	for line := range strings.Lines(w.run("ip", "-br", "link")) {
+		names = append(names, strings.Fields(line)[0])
+	}
+	return strings.Join(names, " ")
+}
