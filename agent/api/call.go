@@ -97,7 +97,11 @@ func (c *call) decode(in any) error {
 	if err != nil {
 		return err
 	}
-	return fault.Wrap(fault.Invalid, "read request", decodeStrict(text, in))
+	err = decodeStrict(text, in)
+	if _, told := errors.AsType[*fault.Error](err); told { // by the decoder of objects, with its place
+		return err
+	}
+	return fault.Wrap(fault.Invalid, "read request", err)
 }
 
 func decodeStrict(text []byte, in any) error {

@@ -3,6 +3,7 @@ package api
 import (
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"path"
 	"strconv"
@@ -35,7 +36,22 @@ func (r *RunRequest) UnmarshalJSON(text []byte) (err error) {
 	}
 	r.Count = wire.Count
 	r.Template, err = decodeObject("template", named)
-	return err
+	return withoutPlace(err)
+}
+
+// withoutPlace drops "template:1:84": nobody wrote the template as a text, so
+// line and column tell nothing.
+func withoutPlace(err error) error {
+	known, ok := errors.AsType[*fault.Error](err)
+	if !ok {
+		return err
+	}
+	plain := *known
+	plain.What = "template"
+	if parts := strings.SplitN(known.What, ":", 4); len(parts) == 4 { // name, line, column, the field
+		plain.What = strings.TrimSpace(parts[3])
+	}
+	return &plain
 }
 
 // nameTemplate gives a template without a name one made from its image, before

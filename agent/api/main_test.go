@@ -24,8 +24,10 @@ var (
 	nobody   = api.Caller{UID: 4000, Name: "uid:4000"}
 )
 
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
 func newServer(backend *apitest.Backend) *api.Server {
-	return api.NewServer(api.Options{Log: slog.New(slog.DiscardHandler), Version: api.Version{Version: "1.2.3", Go: "go"}}, backend.API())
+	return api.NewServer(api.Options{Log: quiet(), Version: api.Version{Version: "1.2.3", Go: "go"}}, backend.API())
 }
 
 // ask sends one request and gives the recorded answer.

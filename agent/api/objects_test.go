@@ -125,7 +125,7 @@ func TestBadInput(t *testing.T) {
 		{"another name in the body", "PUT", "/v1/tenants/acme/instances/other", good, 422, fault.Invalid, "store instance acme/other: the body is instance acme/train-1"},
 		{"another kind in the body", "PUT", "/v1/tenants/acme/volumes/train-1", good, 422, fault.Invalid, "store volume acme/train-1: the body is instance acme/train-1"},
 		{"If-Match", "DELETE", instancePath, "", 404, fault.NotFound, "instance acme/train-1: there is none"},
-		{"count", "POST", "/v1/tenants/acme/instances", `{"count":-1,"template":` + good + `}`, 422, fault.Invalid, "read request: count: -1 is not within 1 and 1000"},
+		{"count", "POST", "/v1/tenants/acme/instances", `{"count":-1,"template":` + good + `}`, 422, fault.Invalid, "count: -1 is not within 1 and 1000"},
 		{"image without tenant", "DELETE", "/v1/images?name=x", "", 422, fault.Invalid, "remove image: parameter tenant is missing"},
 		{"image without name", "DELETE", "/v1/images?tenant=acme", "", 422, fault.Invalid, "remove image: parameter name is missing"},
 		{"pull nothing", "POST", "/v1/images/pull", `{"tenant":"acme","image":""}`, 422, fault.Invalid, "pull: tenant and image are mandatory"},
@@ -159,8 +159,8 @@ func TestBadGeneration(t *testing.T) {
 func TestObjectsAreCheckedLikeFiles(t *testing.T) {
 	body := `{"objects":[{"kind":"Instance","metadata":{"tenant":"acme","name":"a"},"spec":{"image":"debian:12","comand":["x"]}}]}`
 	f := faultOf(t, ask(newServer(apitest.New()), operator, "POST", "/v1/apply", body))
-	if !strings.Contains(f.Detail, "objects[0]") || !strings.Contains(f.Detail, `"command"`) {
-		t.Errorf("detail %q, want the place and the nearest name", f.Detail)
+	if !strings.HasPrefix(f.Title, "objects[0]:1:") || !strings.Contains(f.Detail, `"command"`) {
+		t.Errorf("%q %q, want the place and the nearest name", f.Title, f.Detail)
 	}
 }
 

@@ -69,18 +69,21 @@ func NewServer(options Options, backend Backend) *Server {
 // callerKey finds the caller of a connection in a request's context.
 type callerKey struct{}
 
-// Serve answers on the listener until ctx ends, lets short requests finish for
-// a moment, and then ends the streams. It closes the listener.
+// stoppingKey finds the context that ends when the server is told to stop. Only
+// streams end with it; short requests may finish.
+type stoppingKey struct{}
+
+// Serve answers on the listener until ctx ends, then ends the streams and lets
+// short requests finish for a moment. It closes the listener.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
-	streams, endStreams := context.WithCancel(context.WithoutCancel(ctx))
-	defer endStreams()
+	base := context.WithValue(context.WithoutCancel(ctx), stoppingKey{}, ctx)
 	server := &http.Server{
 		Handler:           s.mux,
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(s.options.Log.Handler(), slog.LevelDebug),
-		BaseContext:       func(net.Listener) context.Context { return streams },
+		BaseContext:       func(net.Listener) context.Context { return base },
 		ConnContext:       s.identify,
 	}
 	served := make(chan error, 1)
@@ -90,7 +93,6 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		return fault.Wrap(fault.Internal, "serve the API", err)
 	case <-ctx.Done():
 	}
-	endStreams() // streams would otherwise keep Shutdown waiting
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer cancel()
 	err := server.Shutdown(grace)
@@ -127,6 +129,7 @@ func (s *Server) handler(route Route) http.Handler {
 		}
 		cancel := bound(c, route)
 		defer cancel()
+		defer s.recover(c)
 		if err := route.serve(s, c); err != nil {
 			s.fail(w, c, timedOut(c, route, err))
 		}
@@ -136,18 +139,48 @@ func (s *Server) handler(route Route) http.Handler {
 // bound sets size and time limits. A connection that refuses deadlines is a
 // test's recorder; nothing there can hang.
 func bound(c *call, route Route) context.CancelFunc {
+	if route.stream {
+		return boundStream(c)
+	}
 	limit := route.maxBody
 	if limit == 0 {
 		limit = maxBody
-	}
-	if route.stream {
-		return func() {}
 	}
 	c.r.Body = http.MaxBytesReader(c.w, c.r.Body, limit)
 	_ = http.NewResponseController(c.w).SetWriteDeadline(time.Now().Add(requestTimeout + writeTimeout))
 	ctx, cancel := context.WithTimeout(c.r.Context(), requestTimeout)
 	c.r = c.r.WithContext(ctx)
 	return cancel
+}
+
+// boundStream lets a stream last until either side ends it or the agent stops.
+// A deadline that an earlier request left on the connection is taken away.
+func boundStream(c *call) context.CancelFunc {
+	_ = http.NewResponseController(c.w).SetWriteDeadline(time.Time{})
+	ctx, cancel := context.WithCancel(c.r.Context())
+	c.r = c.r.WithContext(ctx)
+	stopping, ok := ctx.Value(stoppingKey{}).(context.Context)
+	if !ok {
+		return cancel
+	}
+	unhook := context.AfterFunc(stopping, cancel)
+	return func() {
+		unhook()
+		cancel()
+	}
+}
+
+// recover turns a defect of one handler into an answer and a log line; the
+// agent and its other callers go on.
+func (s *Server) recover(c *call) {
+	defect := recover()
+	if defect == nil {
+		return
+	}
+	if defect == http.ErrAbortHandler { // cuts the connection on purpose
+		panic(defect)
+	}
+	s.fail(c.w, c, fault.New(fault.Internal, c.r.Method+" "+c.r.URL.Path, "defect: %v", defect))
 }
 
 // timedOut names the limit when it was the cause.

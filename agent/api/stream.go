@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/agent/spec"
 )
 
 // maxEvents is the most events one answer that is not followed holds.
@@ -44,6 +45,7 @@ func (l *lines) put(value any) error {
 // end closes a stream. An error after the header cannot be told any more: the
 // connection is cut, so that the reader does not take a part for the whole.
 func (l *lines) end(err error) error {
+	l.c.extend() // the end of the answer is written too, perhaps long after the last item
 	switch {
 	case err == nil && !l.started:
 		l.start()
@@ -73,6 +75,7 @@ func (c *call) pour(src io.Reader) error {
 		}
 		switch {
 		case errors.Is(err, io.EOF):
+			c.extend() // the end of the answer is written too
 			return nil
 		case err != nil && c.r.Context().Err() == nil:
 			panic(http.ErrAbortHandler)
@@ -155,10 +158,15 @@ func getChange(s *Server, c *call) (Change, error) {
 	if err != nil {
 		return Change{}, err
 	}
-	if c.who.Role == RoleTenant && change.Object.Tenant != c.who.Tenant {
+	if c.who.Role == RoleTenant && !owns(c.who.Tenant, change.Object) {
 		return Change{}, fault.New(fault.NotFound, "change "+id, "there is none")
 	}
 	return change, nil
+}
+
+// owns says whether an object belongs to a tenant, or is the tenant.
+func owns(tenant string, ref spec.Ref) bool {
+	return ref.Tenant == tenant || ref.Kind == spec.KindTenant && ref.Name == tenant
 }
 
 func watchChange(s *Server, c *call) error {

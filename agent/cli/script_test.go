@@ -119,7 +119,7 @@ func control(ts *testscript.TestScript, _ bool, args []string) {
 		defer cancel()
 		ts.Check(backend.Followed(ctx, args[1]))
 	case "disrupt":
-		backend.Planned, backend.Deviations = disruption()
+		backend.Find(disruption())
 	case "seed":
 		backend.Put(running(args[1], args[2]))
 	default:

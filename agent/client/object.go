@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -94,7 +95,8 @@ func (c *Client) Version(ctx context.Context) (api.Version, error) {
 }
 
 // Events calls each for every event the query asks for; with follow it goes on
-// with new ones until the context ends.
+// with new ones until the context ends. An agent that stops meanwhile is
+// [ErrUnreachable]: resume after the last event seen.
 func (c *Client) Events(ctx context.Context, q api.EventQuery, follow bool, each func(api.Event) error) error {
 	query := url.Values{}
 	switch {
@@ -112,7 +114,11 @@ func (c *Client) Events(ctx context.Context, q api.EventQuery, follow bool, each
 	if follow {
 		query.Set("follow", "true")
 	}
-	return stream(ctx, c, at("events"), query, each)
+	err := stream(ctx, c, at("events"), query, each)
+	if err == nil && follow {
+		return c.unreachable(ctx, errors.New("the agent ended the stream"))
+	}
+	return err
 }
 
 // Changes gives the latest ones, newest first.

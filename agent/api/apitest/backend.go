@@ -99,14 +99,19 @@ func (b *Backend) follow(what string) {
 	b.wake()
 }
 
+// Find replaces what plan and verify answer.
+func (b *Backend) Find(planned []api.PlannedObject, deviations []api.Deviation) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.Planned, b.Deviations = planned, deviations
+}
+
 // Put stores an object as it is.
 func (b *Backend) Put(o *spec.Object) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.objects[o.Ref()] = o
 }
-
-// Changes that a test wants to see as they are.
 
 // AddChange stores a change as it is.
 func (b *Backend) AddChange(c api.Change) {
@@ -283,4 +288,11 @@ func (b *Backend) Verify(context.Context, []*spec.Object) ([]api.Deviation, erro
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.Deviations, b.fail["Verify"]
+}
+
+// Count is how many changes were made.
+func (b *Backend) Count() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.changes)
 }
