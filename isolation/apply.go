@@ -230,8 +230,12 @@ func (r *Room) kill(ctx context.Context, uid spec.UID) error {
 	return r.Cgroups.Kill(ctx, uid)
 }
 
+// recordExit is called with an empty cgroup: containerd must know the end soon,
+// or cgroup and task are not of one instance and nothing may be deleted.
 func (r *Room) recordExit(ctx context.Context, uid spec.UID, tenant string) error {
-	exit, err := r.Tasks.AwaitExit(ctx, tenant, uid)
+	waiting, cancel := context.WithTimeout(ctx, killWait)
+	defer cancel()
+	exit, err := r.Tasks.AwaitExit(waiting, tenant, uid)
 	if err != nil {
 		return fmt.Errorf("await exit: %w", err)
 	}
