@@ -38,6 +38,7 @@ build: ## build gpuhost and its helpers into build/
 	CGO_ENABLED=0 $(go_build) -o $(libexec)/warden ./isolation/warden
 	CGO_ENABLED=0 $(go_build) -o $(libexec)/warden-services ./isolation/warden/services/daemon
 	CGO_ENABLED=1 $(go_build) -o $(libexec)/nvml-helper ./drivers/nvml/helper
+	CGO_ENABLED=0 $(go_build) -o $(bin)/mkimage ./packaging/lab/mkimage
 
 runtime: ## build containerd, its shim and runc into build/runtime/bin
 	@packaging/bootstrap.sh build

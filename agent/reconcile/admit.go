@@ -60,7 +60,7 @@ func (a Admission) capacity(host *spec.HostSpec) (spec.CPU, spec.Bytes) {
 // spec, then quotas, then the host. before is the set that is in force: whatever
 // it already promised is never refused again.
 func (a Admission) Check(before, after []*spec.Object) error {
-	if err := spec.ValidateSet(after); err != nil {
+	if err := spec.ValidateChange(before, after); err != nil {
 		return err
 	}
 	if err := checkQuotas(after); err != nil {

@@ -8,6 +8,8 @@ import (
 
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/drivers"
+	"github.com/gpuhost/gpuhost/drivers/gpu"
 	"github.com/gpuhost/gpuhost/isolation"
 )
 
@@ -176,6 +178,8 @@ type world struct {
 	objects []*spec.Object
 	held    map[spec.UID]bool
 	claims  *claimer
+	// promised are the GPUs that a preview has given out already.
+	promised map[gpu.UUID]drivers.Entry
 }
 
 func (l *Loop) world() (world, error) {

@@ -191,7 +191,7 @@ func (f fakeNetwork) endpoint(verb string, args network.EndpointArgs) error {
 	}
 	switch verb {
 	case network.VerbAttach:
-		r.Links[args.Endpoint.Instance] = network.LinkState{Up: true, Current: true}
+		r.Links[args.Endpoint.Instance] = network.LinkState{Up: true, Current: true, Address: args.Endpoint.Address}
 	case network.VerbDetach:
 		delete(r.Links, args.Endpoint.Instance)
 	}
@@ -283,9 +283,9 @@ func (b *bench) run() {
 		},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
+	b.cancel = cancel
 	done := make(chan error, 1)
 	go func(l *Loop) { done <- l.Run(ctx) }(b.loop)
-	b.cancel = cancel
 	b.stop = func() { cancel(); <-done }
 }
 

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
@@ -75,24 +76,23 @@ func (l *Loop) tenant(ctx context.Context, uid spec.UID) error {
 	if err != nil || o.Metadata.DeletedAt == nil {
 		return err
 	}
+	owned, err := l.owned(o.Metadata.Name)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(owned, isInstance) {
+		return nil // the last of them to vanish wakes this lane
+	}
 	rec := l.changes.recorder(o)
-	err = l.removeTenant(ctx, o)
+	err = l.removeTenant(ctx, o, owned)
 	rec.finish(err)
 	return err
 }
 
-func (l *Loop) removeTenant(ctx context.Context, o *spec.Object) error {
-	name := o.Metadata.Name
-	owned, err := l.owned(name)
-	if err != nil {
-		return err
-	}
-	for _, other := range owned {
-		if other.Kind == spec.KindInstance {
-			return fault.New(fault.Temporary, "remove tenant "+name, "%s is still there", other.Ref())
-		}
-	}
-	if err := l.Shared.RemoveTenant(ctx, name); err != nil {
+func isInstance(o *spec.Object) bool { return o.Kind == spec.KindInstance }
+
+func (l *Loop) removeTenant(ctx context.Context, o *spec.Object, owned []*spec.Object) error {
+	if err := l.Shared.RemoveTenant(ctx, o.Metadata.Name); err != nil {
 		return err
 	}
 	for _, other := range owned {

@@ -115,6 +115,8 @@ func (l *Loop) look(ctx context.Context, o *spec.Object, w world) (*view, error)
 	if v.gpus, err = l.Drivers.Observe(ctx); err != nil {
 		return nil, err
 	}
+	v.gpus.Entries = maps.Clone(v.gpus.Entries)
+	maps.Copy(v.gpus.Entries, w.promised)
 	if err := l.grant(v); err != nil {
 		return nil, err
 	}
@@ -222,7 +224,11 @@ func (v *view) planEndpoint(planner EndpointPlanner, container plan.Plan) plan.P
 	uid := v.object.Metadata.UID
 	switch {
 	case !v.decision.keeps() || v.decision.want == isolation.WantFenced:
-		return planner.PlanDetach(v.at.vpc.Metadata.UID, v.end, v.net)
+		p := planner.PlanDetach(v.at.vpc.Metadata.UID, v.end, v.net)
+		for i := range p.Steps {
+			p.Steps[i].Title = v.object.Ref().String()
+		}
+		return p
 	case v.decision.want != isolation.WantRunning:
 		return plan.Plan{}
 	case container.Has(plan.MakeID(plan.Isolation, isolation.VerbCreate, string(uid))):

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -170,10 +172,12 @@ func TestPreviewIsWhatHappensAndConvergesToNothing(t *testing.T) {
 				continue
 			}
 			for _, s := range c.Steps {
-				done = append(done, s.Title)
+				room, verb, _ := strings.Cut(s.ID, "/")
+				verb, _, _ = strings.Cut(verb, " ")
+				done = append(done, room+"/"+verb)
 			}
 		}
-		if len(shown) == 0 || len(done) != len(shown) {
+		if len(shown) == 0 || !slices.Equal(slices.Sorted(slices.Values(done)), slices.Sorted(slices.Values(shown))) {
 			t.Errorf("shown %v\ndone %v", shown, done)
 		}
 		again, err := b.loop.Preview(t.Context(), nil)

@@ -8,6 +8,7 @@ import (
 	"github.com/gpuhost/gpuhost/agent/spec"
 	"github.com/gpuhost/gpuhost/agent/store"
 	"github.com/gpuhost/gpuhost/drivers"
+	"github.com/gpuhost/gpuhost/drivers/gpu"
 	"github.com/gpuhost/gpuhost/isolation"
 )
 
@@ -81,7 +82,7 @@ func (l *Loop) imagined(objects []*spec.Object) world {
 			held[o.Metadata.UID] = true
 		}
 	}
-	return world{objects: objects, held: held, claims: l.drafting()}
+	return world{objects: objects, held: held, claims: l.drafting(), promised: make(map[gpu.UUID]drivers.Entry)}
 }
 
 // previewer plans object by object; what several share is shown with the first.
@@ -119,6 +120,11 @@ func (p *previewer) instance(ctx context.Context, o *spec.Object) (plan.Plan, er
 			return plan.Plan{}, err
 		}
 		v.vpc = *want
+	}
+	for _, d := range v.lease.GPUs {
+		p.world.promised[d.UUID] = drivers.Entry{
+			GPU: d.UUID, State: drivers.Assigned, Owner: o.Metadata.UID, Tenant: o.Metadata.Tenant, Name: o.Metadata.Name, BootID: v.gpus.BootID,
+		}
 	}
 	own, err := v.plan(p.loop.Network, p.loop.Now())
 	if err != nil {

@@ -60,25 +60,20 @@ func (l *Loop) Write(ctx context.Context, objects []*spec.Object, how WriteOptio
 	return l.announce(applied, len(objects), how.Actor)
 }
 
-// complete gives instances their omitted resources and puts the tenant and its
-// defaults, which come into being with its first instance, after the objects
-// asked for.
+// complete gives copies of the objects with everything omitted filled in, and
+// puts the tenant and its defaults, which come into being with its first object,
+// after the objects asked for.
 func (l *Loop) complete(a Admission, before, objects []*spec.Object) []*spec.Object {
-	all := slices.Concat(objects, before)
-	host := hostOf(all)
-	full := slices.Clone(objects)
-	for _, o := range objects {
-		if o.Kind != spec.KindInstance {
-			continue
-		}
-		a.Complete(instanceOf(o), host)
-		for _, d := range spec.DefaultsForTenant(o.Metadata.Tenant) {
-			if !slices.ContainsFunc(slices.Concat(full, before), sameAs(d)) {
-				full = append(full, d)
-			}
+	host := hostOf(slices.Concat(objects, before))
+	full := make([]*spec.Object, len(objects))
+	for i, o := range objects {
+		full[i] = o.Clone()
+		spec.Default(full[i])
+		if o.Kind == spec.KindInstance {
+			a.Complete(instanceOf(full[i]), host)
 		}
 	}
-	return full
+	return append(full, spec.MissingDefaults(slices.Concat(full, before))...)
 }
 
 func sameAs(o *spec.Object) func(*spec.Object) bool {
