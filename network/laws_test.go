@@ -46,6 +46,11 @@ func (f *fake) Observe(_ context.Context, vpc spec.UID) (network.Have, error) {
 	return seen, nil
 }
 
+func (f *fake) Marks(ctx context.Context, vpc spec.UID) (network.Marks, error) {
+	have, err := f.Observe(ctx, vpc)
+	return network.MarksOf(have.Router), err
+}
+
 func (f *fake) Inspect(ctx context.Context, vpc, _ spec.UID, _ []string) (network.Have, error) {
 	return f.Observe(ctx, vpc)
 }

@@ -80,8 +80,8 @@ func parseComment(text, word string) (string, uint64, bool) {
 	return fields[1], epoch, err == nil
 }
 
-// marksOf reads the epochs out of a table's comments. An absent table has none.
-func marksOf(state *ruleset.State) Marks {
+// MarksOf reads the epochs out of a table's comments. An absent table has none.
+func MarksOf(state *ruleset.State) Marks {
 	marks := Marks{Policies: map[string]Stamp{}}
 	if state == nil {
 		return marks

@@ -123,7 +123,7 @@ func whyOpen(want *VPC, have Have) string {
 
 // load compiles the VPC and finds what differs. No changes: nothing to load.
 func (p *Planner) load(vpc VPC, have Have) (LoadArgs, error) {
-	rules, err := p.Compile(vpc, marksOf(have.Router))
+	rules, err := p.Compile(vpc, MarksOf(have.Router))
 	if err != nil {
 		return LoadArgs{}, err
 	}

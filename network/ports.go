@@ -38,6 +38,8 @@ type Host interface {
 
 // Inside is what the room reads and opens inside a router namespace.
 type Inside interface {
+	// Marks reads which epochs are in force.
+	Marks(ctx context.Context, vpc spec.UID) (Marks, error)
 	// Inspect reads from the kernel what decides about one instance, trusting
 	// nothing remembered: its guard, the named chains, and its entries in the
 	// maps that find them. Have's tables hold only that.

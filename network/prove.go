@@ -28,14 +28,14 @@ func (r *Room) Prove(ctx context.Context, vpc VPC, instance spec.UID) ([]spec.Co
 
 // expect compiles what should be in force, with the epochs that are.
 func (r *Room) expect(ctx context.Context, vpc VPC) (*Rules, error) {
-	have, err := r.deps.Kernel.Observe(ctx, vpc.UID)
+	marks, err := r.deps.Kernel.Marks(ctx, vpc.UID)
 	if err != nil {
 		return nil, err
 	}
 	l := r.lane(vpc.UID)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.planner.Compile(vpc, marksOf(have.Router))
+	return l.planner.Compile(vpc, marks)
 }
 
 func (r *Room) proveGuard(ctx context.Context, args EndpointArgs) error {
@@ -70,7 +70,7 @@ func prove(want *Rules, have Have, instance spec.UID) []spec.Control {
 		chainControl("N3", "forwarding denied unless a rule allows", want.Router, router, forwardChain),
 		chainControl("N4", "the instance's own chains and its groups' policies", want.Router, router, instanceChains(want.Router, instance)...),
 		entryControl(router, instance),
-		generationControl(want.Marks.Generation, marksOf(router).Generation),
+		generationControl(want.Marks.Generation, MarksOf(router).Generation),
 	}
 }
 

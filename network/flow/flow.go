@@ -23,37 +23,44 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func config(netns *os.File) *netlink.Config {
-	if netns == nil {
-		return nil
-	}
-	return &netlink.Config{NetNS: int(netns.Fd())}
+// Conn is a lasting socket into one namespace. It is for one goroutine at a time.
+type Conn struct {
+	raw   *netfilter.Conn
+	netns *os.File
 }
 
-// ForgetMark forgets all connections whose mark equals mark under mask.
-func ForgetMark(netns *os.File, mark, mask uint32) error {
-	conn, err := conntrack.Dial(config(netns))
+// Open connects to the namespace that netns refers to. The file stays open as long
+// as the connection does.
+func Open(netns *os.File) (*Conn, error) {
+	raw, err := netfilter.Dial(&netlink.Config{NetNS: int(netns.Fd())})
 	if err != nil {
-		return fmt.Errorf("open conntrack socket: %w", err)
+		return nil, fmt.Errorf("open conntrack socket: %w", err)
 	}
-	filter := conntrack.NewFilter().Mark(mark).MarkMask(mask)
-	if err := errors.Join(conn.FlushFilter(filter), conn.Close()); err != nil {
+	return &Conn{raw, netns}, nil
+}
+
+// Close closes the socket.
+func (c *Conn) Close() error { return c.raw.Close() }
+
+// ForgetMark forgets all connections whose mark equals mark under mask.
+func (c *Conn) ForgetMark(mark, mask uint32) error {
+	err := c.flush([]netfilter.Attribute{
+		{Type: attributeMark, Data: netfilter.Uint32Bytes(mark)},
+		{Type: attributeMarkMask, Data: netfilter.Uint32Bytes(mask)},
+	})
+	if err != nil {
 		return fmt.Errorf("forget connections marked %#x/%#x: %w", mark, mask, err)
 	}
 	return nil
 }
 
 // ForgetAddress forgets all connections that an IPv4 address opened or answers.
-func ForgetAddress(netns *os.File, address netip.Addr) error {
-	conn, err := netfilter.Dial(config(netns))
-	if err != nil {
-		return fmt.Errorf("open conntrack socket: %w", err)
-	}
-	err = errors.Join(flush(conn, tupleOriginal, address), flush(conn, tupleReply, address))
+func (c *Conn) ForgetAddress(address netip.Addr) error {
+	err := errors.Join(c.flush(bySource(tupleOriginal, address)), c.flush(bySource(tupleReply, address)))
 	if errors.Is(err, unix.EINVAL) {
-		err = forgetEach(netns, address)
+		err = c.forgetEach(address)
 	}
-	if err := errors.Join(err, conn.Close()); err != nil {
+	if err != nil {
 		return fmt.Errorf("forget connections of %s: %w", address, err)
 	}
 	return nil
@@ -65,6 +72,8 @@ const (
 	messageDelete     = 2 // IPCTNL_MSG_CT_DELETE
 	tupleOriginal     = 1 // CTA_TUPLE_ORIG
 	tupleReply        = 2 // CTA_TUPLE_REPLY
+	attributeMark     = 8
+	attributeMarkMask = 21
 	attributeFilter   = 25
 	tupleIP           = 1 // CTA_TUPLE_IP
 	ipSource          = 1 // CTA_IP_V4_SRC
@@ -73,8 +82,8 @@ const (
 	filterSourceMatch = 1 // CTA_FILTER_F_CTA_IP_SRC
 )
 
-// flush asks the kernel to delete what has the address as source of the tuple.
-func flush(conn *netfilter.Conn, tuple uint16, address netip.Addr) error {
+// bySource selects what has the address as source of the tuple.
+func bySource(tuple uint16, address netip.Addr) []netfilter.Attribute {
 	flags := func(wanted bool) []byte {
 		var n uint32
 		if wanted {
@@ -85,25 +94,31 @@ func flush(conn *netfilter.Conn, tuple uint16, address netip.Addr) error {
 	nest := func(kind uint16, children ...netfilter.Attribute) netfilter.Attribute {
 		return netfilter.Attribute{Type: kind, Nested: true, Children: children}
 	}
-	request, err := netfilter.MarshalNetlink(netfilter.Header{
-		SubsystemID: netfilter.NFSubsysCTNetlink, MessageType: messageDelete,
-		Family: netfilter.ProtoIPv4, Flags: netlink.Request | netlink.Acknowledge, Version: 1,
-	}, []netfilter.Attribute{
+	return []netfilter.Attribute{
 		nest(tuple, nest(tupleIP, netfilter.Attribute{Type: ipSource, Data: address.AsSlice()})),
 		nest(attributeFilter,
 			netfilter.Attribute{Type: filterOriginal, Data: flags(tuple == tupleOriginal)},
 			netfilter.Attribute{Type: filterReply, Data: flags(tuple == tupleReply)}),
-	})
+	}
+}
+
+// flush asks the kernel to delete what the attributes select.
+func (c *Conn) flush(selection []netfilter.Attribute) error {
+	request, err := netfilter.MarshalNetlink(netfilter.Header{
+		SubsystemID: netfilter.NFSubsysCTNetlink, MessageType: messageDelete,
+		Family: netfilter.ProtoIPv4, Flags: netlink.Request | netlink.Acknowledge,
+		Version: 1, // take the family for part of the selection
+	}, selection)
 	if err != nil {
 		return err
 	}
-	_, err = conn.Query(request)
+	_, err = c.raw.Query(request)
 	return err
 }
 
 // forgetEach is for kernels that cannot search by address.
-func forgetEach(netns *os.File, address netip.Addr) error {
-	conn, err := conntrack.Dial(config(netns))
+func (c *Conn) forgetEach(address netip.Addr) error {
+	conn, err := conntrack.Dial(&netlink.Config{NetNS: int(c.netns.Fd())})
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,6 @@ import (
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
 	"github.com/gpuhost/gpuhost/network"
-	"github.com/gpuhost/gpuhost/network/flow"
 	"github.com/gpuhost/gpuhost/network/link"
 	"github.com/gpuhost/gpuhost/network/netns"
 )
@@ -127,7 +126,7 @@ func (k *Kernel) attach(s *space, e network.Endpoint, inside *os.File) error {
 		if err := s.link.Delete(name); err != nil {
 			return err
 		}
-		if err := flow.ForgetAddress(s.netns, e.Address); err != nil {
+		if err := s.flow.ForgetAddress(e.Address); err != nil {
 			return err
 		}
 		if err := s.link.Lay(k.cable(e, inside)); err != nil {
@@ -209,5 +208,5 @@ func (k *Kernel) Detach(_ context.Context, vpc spec.UID, e network.Endpoint) err
 		return err
 	}
 	delete(s.seen, e.Netns)
-	return flow.ForgetAddress(s.netns, e.Address)
+	return s.flow.ForgetAddress(e.Address)
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
 	"github.com/gpuhost/gpuhost/network"
-	"github.com/gpuhost/gpuhost/network/flow"
 	"github.com/gpuhost/gpuhost/network/netns"
 	"github.com/gpuhost/gpuhost/network/ruleset"
 )
@@ -32,7 +31,7 @@ func (k *Kernel) Load(_ context.Context, vpc spec.UID, load network.LoadArgs) er
 		return err
 	}
 	for _, m := range load.Stale {
-		if err := flow.ForgetMark(s.netns, m.Mark, m.Mask); err != nil {
+		if err := s.flow.ForgetMark(m.Mark, m.Mask); err != nil {
 			return err
 		}
 	}
@@ -40,7 +39,7 @@ func (k *Kernel) Load(_ context.Context, vpc spec.UID, load network.LoadArgs) er
 		return err
 	}
 	for _, address := range load.Gone {
-		if err := flow.ForgetAddress(s.netns, address); err != nil {
+		if err := s.flow.ForgetAddress(address); err != nil {
 			return err
 		}
 	}

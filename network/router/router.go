@@ -21,6 +21,7 @@ import (
 
 	"github.com/gpuhost/gpuhost/agent/spec"
 	"github.com/gpuhost/gpuhost/network"
+	"github.com/gpuhost/gpuhost/network/flow"
 	"github.com/gpuhost/gpuhost/network/link"
 	"github.com/gpuhost/gpuhost/network/netns"
 	"github.com/gpuhost/gpuhost/network/nft"
@@ -110,6 +111,7 @@ type space struct {
 	netns *os.File // nil: not open
 	nft   *nft.Conn
 	link  *link.Conn
+	flow  *flow.Conn
 	known memory
 	seen  map[string]sight
 }
@@ -163,6 +165,9 @@ func (k *Kernel) open(s *space, vpc spec.UID) (bool, error) {
 	if s.nft, err = nft.Open(k.low, s.netns, k.table); err != nil {
 		return false, errors.Join(err, s.close())
 	}
+	if s.flow, err = flow.Open(s.netns); err != nil {
+		return false, errors.Join(err, s.close())
+	}
 	return true, nil
 }
 
@@ -171,13 +176,16 @@ func (s *space) close() error {
 	if s.nft != nil {
 		all = errors.Join(all, s.nft.Close())
 	}
+	if s.flow != nil {
+		all = errors.Join(all, s.flow.Close())
+	}
 	if s.link != nil {
 		s.link.Close()
 	}
 	if s.netns != nil {
 		all = errors.Join(all, s.netns.Close())
 	}
-	s.nft, s.link, s.netns, s.known, s.seen = nil, nil, nil, memory{}, nil
+	s.nft, s.flow, s.link, s.netns, s.known, s.seen = nil, nil, nil, nil, memory{}, nil
 	return all
 }
 
@@ -207,6 +215,20 @@ func (k *Kernel) Observe(_ context.Context, vpc spec.UID) (network.Have, error) 
 	s := k.space(vpc)
 	defer s.mu.Unlock()
 	return k.observe(s, vpc)
+}
+
+// Marks implements network.Inside.
+func (k *Kernel) Marks(_ context.Context, vpc spec.UID) (network.Marks, error) {
+	s := k.space(vpc)
+	defer s.mu.Unlock()
+	there, err := k.open(s, vpc)
+	if err != nil || !there {
+		return network.MarksOf(nil), err
+	}
+	if err := s.recall(); err != nil {
+		return network.Marks{}, err
+	}
+	return network.MarksOf(s.known.router), nil
 }
 
 // Inspect implements network.Inside.
