@@ -95,7 +95,7 @@ func jumpTargets(insns asm.Instructions) ([]int, error) {
 	}
 	targets := make([]int, len(insns))
 	for i, ins := range insns {
-		if ins.OpCode.IsDWordLoad() {
+		if ins.OpCode.IsDWordLoad() || ins.Dst > asm.RFP || ins.Src > asm.RFP {
 			return nil, fmt.Errorf("interpret %v: %w", ins, errForeign)
 		}
 		if !ins.OpCode.Class().IsJump() || ins.OpCode.JumpOp() == asm.Exit {
