@@ -64,6 +64,7 @@ type host struct {
 	launcher   *launch.Launcher
 	supervisor *runtime.Supervisor // nil where a unit runs containerd
 	runtime    *runtime.Client
+	trees      *trees
 	isolation  *isolation.Room
 	guard      *guard
 
@@ -179,24 +180,8 @@ func (h *host) openIsolation(context.Context) error {
 	if h.pins, err = pin.Open(h.layout); err != nil {
 		return err
 	}
-	if err := h.writeDriverTree(); err != nil {
-		return err
-	}
 	h.launcher = launch.New(launch.Config{Paths: h.layout, UID: nobody, GID: nobody})
 	return nil
-}
-
-// writeDriverTree makes the stand-in for a driver's libraries and tools.
-func (h *host) writeDriverTree() error {
-	if h.options.Sim == "" {
-		return nil
-	}
-	scenario, err := sim.Find(h.options.Sim)
-	if err != nil {
-		return err
-	}
-	h.layout.DriverTree = filepath.Join(h.paths.Lib, "driver", scenario.DriverVersion)
-	return sim.WriteDriverTree(h.layout.DriverTree, scenario)
 }
 
 func (h *host) openRuntime(context.Context) error {
@@ -234,11 +219,14 @@ func (h *host) openRooms(context.Context) error {
 		NVML: h.nvml, Ledger: h.store.Ledger(), Holders: holders{}, Now: time.Now, BootID: h.boot, Log: h.log,
 	})
 	h.guard = &guard{}
+	if err := h.openTrees(); err != nil {
+		return err
+	}
 	h.isolation = isolation.New(isolation.Deps{
 		Containers: h.runtime, Tasks: h.runtime, Images: h.runtime,
 		Cgroups: h.cgroups, Nodes: h.nodes, Pins: h.pins, Wardens: h.launcher,
 		Auditor: audit.New(audit.Config{Paths: h.layout, UVMMajor: h.uvmMajor(), Cgroups: h.cgroups, Canary: h.launcher}),
-		Guard:   h.guard, Secrets: secrets{h.store}, Exits: exits{h.store}, Now: time.Now,
+		Guard:   h.guard, Secrets: secrets{h.store}, Trees: h.trees, Exits: exits{h.store}, Now: time.Now,
 	})
 	return nil
 }
@@ -249,7 +237,7 @@ func (h *host) openLoop(context.Context) error {
 		return err
 	}
 	h.shared = &shared{
-		network: h.network, runtime: h.runtime, launcher: h.launcher,
+		network: h.network, runtime: h.runtime, trees: h.trees, logs: h.layout.Logs, launcher: h.launcher,
 		socket: filepath.Join(h.paths.Sockets, "services.sock"),
 		uplink: h.config.Network.Uplink, protected: h.config.Network.Protected, upstream: h.config.Network.UpstreamDNS,
 		now: time.Now, log: h.log,

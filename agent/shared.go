@@ -3,8 +3,11 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -22,6 +25,8 @@ import (
 type shared struct {
 	network   *network.Room
 	runtime   *runtime.Client
+	trees     *trees
+	logs      string // folder of all instances' logs
 	launcher  *launch.Launcher
 	socket    string // of the services process
 	uplink    string
@@ -168,7 +173,28 @@ func (s *shared) Marked(ctx context.Context) (reconcile.Marked, error) {
 	return found, err
 }
 
+// keptLogs is how long the log of a deleted instance stays.
+const keptLogs = 24 * time.Hour
+
+// DropLogs implements reconcile.Shared: the logs of instances that are not stored
+// go once they have been silent for a day.
+func (s *shared) DropLogs(_ context.Context, stored func(spec.UID) bool) error {
+	entries, err := os.ReadDir(s.logs)
+	if err != nil {
+		return fmt.Errorf("list logs: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || stored(spec.UID(e.Name())) || s.now().Sub(info.ModTime()) < keptLogs {
+			continue // gone meanwhile, in use, or young
+		}
+		errs = append(errs, os.RemoveAll(filepath.Join(s.logs, e.Name())))
+	}
+	return errors.Join(errs...)
+}
+
 // RemoveTenant implements reconcile.Shared.
 func (s *shared) RemoveTenant(ctx context.Context, tenant string) error {
-	return s.runtime.RemoveTenant(ctx, tenant)
+	return errors.Join(s.runtime.RemoveTenant(ctx, tenant), s.trees.remove(ctx, tenant))
 }

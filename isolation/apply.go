@@ -131,8 +131,12 @@ func (r *Room) prepareContainer(ctx context.Context, lease Lease) error {
 	if err != nil {
 		return err
 	}
+	tree, err := r.Trees.Tree(ctx, lease.Tenant)
+	if err != nil {
+		return fmt.Errorf("prepare the driver tree: %w", err)
+	}
 	return r.Containers.Prepare(ctx, Creation{
-		Lease: lease, Fingerprint: FingerprintOf(lease), Nodes: nodes.Nodes, Controllers: controllers, Env: env,
+		Lease: lease, Fingerprint: FingerprintOf(lease), Nodes: nodes.Nodes, Controllers: controllers, DriverTree: tree, Env: env,
 	})
 }
 

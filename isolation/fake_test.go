@@ -54,13 +54,19 @@ func (f *fake) room() *Room {
 	return New(Deps{
 		Containers: containersFake{f}, Tasks: tasksFake{f}, Images: imagesFake{f}, Cgroups: cgroupsFake{f}, Nodes: nodesFake{f},
 		Pins: pinsFake{f}, Wardens: wardensFake{f}, Auditor: auditorFake{f}, Guard: guardFake{f}, Secrets: secretsFake{},
-		Exits: exitsFake{f}, Now: func() time.Time { return testTime },
+		Trees: treesFake{f}, Exits: exitsFake{f}, Now: func() time.Time { return testTime },
 	})
 }
 
 var testTime = time.Date(2026, 11, 24, 6, 0, 0, 0, time.UTC)
 
 func grantText(l Lease) string { return fmt.Sprint(Grant(l, 0)) }
+
+type treesFake struct{ *fake }
+
+func (f treesFake) Tree(_ context.Context, tenant string) (string, error) {
+	return "/trees/" + tenant, f.touch()
+}
 
 type containersFake struct{ *fake }
 

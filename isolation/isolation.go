@@ -102,7 +102,7 @@ type Paths struct {
 	Netns       string // pins: <netns>/<uid>
 	IO          string // FIFOs of tasks: <io>/<uid>/
 	Logs        string // <logs>/<uid>/
-	DriverTree  string // mounted read-only at /usr/local/nvidia
+	DriverTree  string // of one tenant, mounted read-only at /usr/local/nvidia; "" for none
 	Etc         string // resolv.conf, hosts and hostname of each instance
 	CgroupRoot  string // below the v2 mount: "/gpuhost-<hostid>"
 	CgroupMount string // where cgroup v2 is mounted: "/sys/fs/cgroup"

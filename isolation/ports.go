@@ -126,6 +126,14 @@ type Secrets interface {
 	Value(ctx context.Context, tenant, ref string) (string, error)
 }
 
+// Trees keeps a copy of the driver's libraries and tools for each tenant: no two
+// tenants map one inode.
+type Trees interface {
+	// Tree gives the tenant's copy for the driver in force, made if it is missing;
+	// "" where the host has no driver.
+	Tree(ctx context.Context, tenant string) (string, error)
+}
+
 // Exits persists how a task ended. It is called before the task is deleted,
 // because containerd forgets the status then, and at every restart of its own.
 type Exits interface {
@@ -203,6 +211,7 @@ type Creation struct {
 	Fingerprint Fingerprint
 	Nodes       []Node
 	Controllers []string
+	DriverTree  string            // the tenant's own copy; "" for none
 	Env         map[string]string `json:"-"`
 }
 

@@ -21,6 +21,7 @@ type Deps struct {
 	Auditor    Auditor
 	Guard      Guard
 	Secrets    Secrets
+	Trees      Trees
 	Exits      Exits
 	Now        func() time.Time
 }

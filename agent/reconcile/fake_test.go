@@ -232,6 +232,8 @@ func (s noShared) Marked(context.Context) (Marked, error) {
 	return m, nil
 }
 
+func (noShared) DropLogs(context.Context, func(spec.UID) bool) error { return nil }
+
 func (noShared) Sync(context.Context, []network.VPC) error  { return nil }
 func (noShared) RemoveTenant(context.Context, string) error { return nil }
 

@@ -42,7 +42,10 @@ func (l *Loop) sweep(ctx context.Context) error {
 			l.lanes.trigger(vpcLane + string(uid))
 		}
 	}
-	var errs []error
+	errs := []error{l.Shared.DropLogs(ctx, func(uid spec.UID) bool {
+		_, err := l.Store.GetUID(uid)
+		return !fault.Is(err, fault.NotFound)
+	})}
 	for uid, tenant := range marked.Instances {
 		if _, err := l.Store.GetUID(uid); fault.Is(err, fault.NotFound) {
 			errs = append(errs, l.sweepInstance(ctx, uid, tenant))

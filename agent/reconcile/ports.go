@@ -49,6 +49,8 @@ type Shared interface {
 	Sync(ctx context.Context, vpcs []network.VPC) error
 	// Marked lists everything on the host that carries the agent's mark.
 	Marked(ctx context.Context) (Marked, error)
+	// DropLogs removes old logs of instances that are not stored.
+	DropLogs(ctx context.Context, stored func(spec.UID) bool) error
 	// RemoveTenant takes away what a tenant without instances still has on the
 	// host: images, its copy of the driver tree.
 	RemoveTenant(ctx context.Context, tenant string) error

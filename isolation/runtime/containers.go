@@ -170,8 +170,10 @@ func (c *Client) build(ctx context.Context, creation isolation.Creation, config 
 	if err != nil {
 		return nil, err
 	}
+	paths := c.config.Paths
+	paths.DriverTree = creation.DriverTree
 	return oci.Build(oci.Input{
-		Files: files, LockedMemory: locked, Lease: creation.Lease, Paths: c.config.Paths, Image: config.Config, User: resolved, Env: creation.Env,
+		Files: files, LockedMemory: locked, Lease: creation.Lease, Paths: paths, Image: config.Config, User: resolved, Env: creation.Env,
 		Nodes: creation.Nodes, Controllers: creation.Controllers, CPUs: goruntime.NumCPU(),
 	})
 }

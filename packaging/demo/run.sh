@@ -39,43 +39,32 @@ enter_namespaces() {
 	[ -z "${GPUHOST_DEMO_INSIDE:-}" ] || return 0
 	rm -rf "$work"
 	mkdir -p "$work"
-	leftovers >"$work/before"
 	local code=0
 	GPUHOST_DEMO_INSIDE=1 unshare --mount --net --pid --fork --mount-proc --propagation private "$0" "$@" || code=$?
-	[ -z "$keep" ] || exit "$code"
-	[ "$code" = 0 ] || sweep
-	leftovers >"$work/after"
-	if ! diff "$work/before" "$work/after" >"$work/left"; then
-		cat "$work/left" >&2
-		die "the demo left something on the machine (see above)"
-	fi
+	[ "$code" = 0 ] && [ -z "$keep" ] || sweep
+	local left
+	left=$(leftovers)
+	[ -z "$left" ] || die "left on the machine: $left"
 	[ "$code" = 0 ] || exit "$code"
 	rm -rf "$work"
 	say "nothing is left: no cgroup, mount, namespace, table, process or file"
 	exit 0
 }
 
-# sweep removes the cgroups of a demo that failed in the middle: its processes
-# ended with their namespace.
-sweep() {
-	local v2
-	v2=$(awk '$3 == "cgroup2" {print $2; exit}' /proc/mounts)
-	comm -13 "$work/before" <(leftovers) | grep "^${v2:-/sys/fs/cgroup}/" | sort -r | xargs -r rmdir 2>/dev/null || true
-}
+mark() { echo "gpuhost-$(cat "$work/hostid" 2>/dev/null || echo none)"; }
+
+cgroups() { find "$(awk '$3 == "cgroup2" {print $2; exit}' /proc/mounts)" -depth -type d -path "*/$(mark)*" 2>/dev/null || true; }
+
+# sweep removes the cgroups of a demo that was interrupted: its processes ended
+# with their namespace, its mounts too.
+sweep() { cgroups | xargs -r rmdir 2>/dev/null || true; }
 
 # leftovers lists what a demo could leave on the machine outside its namespaces.
 leftovers() {
-	local v2
-	v2=$(awk '$3 == "cgroup2" {print $2; exit}' /proc/mounts)
-	{
-		find "${v2:-/sys/fs/cgroup}" -type d -name 'gpuhost*' 2>/dev/null
-		awk '/gpuhost/ {print $5}' /proc/self/mountinfo
-		ls -d /run/gpuhost* 2>/dev/null
-		ip netns list 2>/dev/null
-		ip -br link | awk '{print $1}'
-		nft list tables 2>/dev/null
-		pgrep -fl "$root" | grep -v -e demo/run.sh -e pgrep | cut -d' ' -f2-
-	} | sort || true
+	cgroups
+	grep -e "$(mark)" -e "$root" /proc/self/mountinfo || true
+	ls -d "/run/$(mark)" 2>/dev/null || true
+	pgrep -fl "$root" | grep -v -e demo/run.sh -e pgrep || true
 }
 
 # prepare_machine gives the namespaces what a host has: cgroup v2, a network with
@@ -100,7 +89,10 @@ start_agent() {
 	NO_COLOR=1 setsid "$bin/gpuhost" agent --sim dgx-h100 --root "$root" --config "$work/gpuhost.toml" >>"$work/agent.log" 2>&1 &
 	agent=$!
 	for _ in $(seq 300); do
-		gpuhost status >/dev/null 2>&1 && return 0
+		if gpuhost status -o json >"$work/status" 2>/dev/null; then
+			awk -F'"' '/"hostId"/ {print $4}' "$work/status" >"$work/hostid"
+			return 0
+		fi
 		kill -0 "$agent" 2>/dev/null || { tail -n 20 "$work/agent.log" >&2; die "the agent ended (log above)"; }
 		sleep 0.1
 	done
@@ -221,14 +213,13 @@ remove_everything() {
 	kill -TERM "$agent"
 	wait "$agent" 2>/dev/null || true
 	show gpuhost agent --remove --root "$root" --config "$work/gpuhost.toml"
+	rm -rf "$root/etc" "$root/var"
 	left=$(
-		find /sys/fs/cgroup -type d -name 'gpuhost*'
-		awk '/gpuhost/ {print $5}' /proc/self/mountinfo
+		leftovers
 		ip netns list | grep -v '^outside' || true
 		ip -br link | awk '{print $1}' | grep -v -e '^lo$' -e '^uplink0' || true
 		nft list tables
-		pgrep -fl "$root" | grep -v -e demo/run.sh -e pgrep || true
-		ls -A "$root" 2>/dev/null | sed 's/^/file /'
+		ls -A "$root" | sed 's/^/file /'
 	)
 	[ -z "$left" ] || die "left behind: $left"
 }
