@@ -68,6 +68,7 @@ func (h *host) run(ctx context.Context) error {
 		group.Go(func() error { return h.supervisor.Run(ctx) })
 	}
 	group.Go(func() error { return h.loop.Run(ctx) })
+	group.Go(func() error { return h.watchFiles(ctx) })
 	group.Go(func() error { return h.watchExits(ctx) })
 	group.Go(func() error { return h.watchRuntime(ctx) })
 	group.Go(func() error { return every(ctx, sampleInterval, h.sample) })

@@ -33,6 +33,9 @@ func (l *Loop) host(ctx context.Context) error {
 // sweep looks for what carries our mark and is no longer stored: a crash between
 // the last step of a removal and its note, or a state file that was restored.
 func (l *Loop) sweep(ctx context.Context) error {
+	if err := l.sweepObjects(); err != nil {
+		return err
+	}
 	marked, err := l.Shared.Marked(ctx)
 	if err != nil {
 		return err
@@ -52,6 +55,23 @@ func (l *Loop) sweep(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// sweepObjects drops what is to go and had users when that was asked for.
+func (l *Loop) sweepObjects() error {
+	objects, err := l.Store.All()
+	if err != nil {
+		return err
+	}
+	for _, o := range objects {
+		if o.Metadata.DeletedAt == nil || o.Kind == spec.KindInstance || o.Kind == spec.KindTenant {
+			continue
+		}
+		if err := l.sweepObject(o); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sweepInstance takes away an instance that nobody knows any more.

@@ -286,3 +286,67 @@ func TestWhatNobodyKnowsIsTakenAway(t *testing.T) {
 		b.nothingLeft()
 	})
 }
+
+func TestFilesOwnTheirObjects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run()
+		defer b.halt()
+		settle()
+		if err := b.loop.WriteFiles(t.Context(), []*spec.Object{instance("a", 1), instance("b", 1)}); err != nil {
+			t.Fatal(err)
+		}
+		settle()
+		if b.phase("a") != spec.PhaseRunning || b.phase("b") != spec.PhaseRunning {
+			t.Errorf("a is %s and b is %s", b.phase("a"), b.phase("b"))
+		}
+		if _, err := b.loop.Delete(b.get("a").Ref(), 0, "test"); !fault.Is(err, fault.Conflict) {
+			t.Errorf("deleting what a file owns: %v", err)
+		}
+		if _, err := b.loop.Write(t.Context(), []*spec.Object{instance("a", 2)}, WriteOptions{Source: spec.SourceAPI}); !fault.Is(err, fault.Conflict) {
+			t.Errorf("changing what a file owns: %v", err)
+		}
+		if err := b.loop.WriteFiles(t.Context(), []*spec.Object{instance("b", 1)}); err != nil {
+			t.Fatal(err)
+		}
+		settle()
+		if _, err := b.store.Get(spec.Ref{Kind: spec.KindInstance, Tenant: "acme", Name: "a"}); !fault.Is(err, fault.NotFound) {
+			t.Errorf("a is still there: %v", err)
+		}
+		if b.phase("b") != spec.PhaseRunning {
+			t.Errorf("b is %s", b.phase("b"))
+		}
+		if err := b.loop.WriteFiles(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		settle()
+		b.nothingLeft()
+	})
+}
+
+func TestWhatOthersStandOnIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run()
+		defer b.halt()
+		b.write(instance("a", 0))
+		settle()
+		for _, kind := range []spec.Kind{spec.KindSubnet, spec.KindNetwork, spec.KindSecurityGroup} {
+			ref := spec.Ref{Kind: kind, Tenant: "acme", Name: "default"}
+			if _, err := b.loop.Delete(ref, 0, "test"); !fault.Is(err, fault.Busy) {
+				t.Errorf("deleting %s: %v", ref, err)
+			}
+		}
+		if _, err := b.loop.Delete(spec.Ref{Kind: spec.KindTenant, Name: "acme"}, 0, "test"); !fault.Is(err, fault.Busy) {
+			t.Errorf("deleting the tenant: %v", err)
+		}
+		b.remove("a")
+		if _, err := b.loop.Delete(spec.Ref{Kind: spec.KindTenant, Name: "acme"}, 0, "test"); err != nil {
+			t.Fatal(err)
+		}
+		settle()
+		if all, _ := b.store.All(); len(all) > 0 {
+			t.Errorf("%d objects of a removed tenant are left, %s among them", len(all), all[0].Ref())
+		}
+	})
+}

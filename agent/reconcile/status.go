@@ -73,6 +73,7 @@ func (l *Loop) vanish(ctx context.Context, v *view, rec *recorder) (time.Duratio
 	rec.finish(nil)
 	l.lanes.forget(instanceLane + string(v.object.Metadata.UID))
 	l.triggerTenant(v.object.Metadata.Tenant)
+	l.lanes.trigger(laneSweep)
 	return 0, nil
 }
 

@@ -126,7 +126,7 @@ func (l *Loop) announce(applied []store.Applied, asked int, actor string) ([]Wri
 // of their own take effect through their VPC's or tenant's and are done at once.
 func (l *Loop) open(o *spec.Object, verb, actor string) (string, error) {
 	l.tell(o, verb, actor)
-	if o.Kind != spec.KindInstance && o.Metadata.DeletedAt == nil {
+	if o.Kind != spec.KindInstance && (o.Kind != spec.KindTenant || o.Metadata.DeletedAt == nil) {
 		l.TriggerObject(o)
 		return "", nil
 	}
@@ -208,39 +208,87 @@ func (l *Loop) ended(o *spec.Object) bool {
 	return err == nil && r.LastExit != nil && r.EndedRun == runOf(o)
 }
 
-// Delete asks for an object to go. ifMatch is its generation, 0 for any.
+// WriteFiles makes exactly these objects the ones that files own: they are
+// stored, and what files owned before and no longer name is deleted.
+func (l *Loop) WriteFiles(ctx context.Context, objects []*spec.Object) error {
+	const actor = "spec.d"
+	if _, err := l.Write(ctx, objects, WriteOptions{Source: spec.SourceFile, Actor: actor}); err != nil {
+		return err
+	}
+	l.admit.Lock()
+	defer l.admit.Unlock()
+	all, err := l.Store.All()
+	if err != nil {
+		return err
+	}
+	for _, o := range all {
+		if o.Metadata.Source != spec.SourceFile || o.Metadata.DeletedAt != nil || slices.ContainsFunc(objects, sameAs(o)) {
+			continue
+		}
+		if _, err := l.mark(o.Ref(), 0, actor); err != nil {
+			return err
+		}
+	}
+	l.lanes.trigger(laneSweep)
+	return nil
+}
+
+// Delete asks for an object to go. ifMatch is its generation, 0 for any. What a
+// file owns goes with the file.
 func (l *Loop) Delete(ref spec.Ref, ifMatch uint64, actor string) (string, error) {
 	l.admit.Lock()
 	defer l.admit.Unlock()
+	o, err := l.Store.Get(ref)
+	if err != nil {
+		return "", err
+	}
+	if o.Metadata.Source == spec.SourceFile {
+		return "", fault.New(fault.Conflict, "delete "+ref.String(), "it belongs to a file").
+			WithHint("take it out of spec.d and reload: systemctl reload gpuhost")
+	}
 	if err := l.refuseUsed(ref); err != nil {
 		return "", err
 	}
+	id, err := l.mark(ref, ifMatch, actor)
+	if err == nil && id == "" {
+		err = l.sweepObject(o)
+	}
+	return id, err
+}
+
+// mark notes that an object is to go and wakes who takes it away: an instance's
+// and a tenant's own lane, the sweep for the rest.
+func (l *Loop) mark(ref spec.Ref, ifMatch uint64, actor string) (string, error) {
 	o, err := l.Store.MarkDeleted(ref, ifMatch)
 	if err != nil {
 		return "", err
 	}
-	switch o.Kind {
-	case spec.KindInstance, spec.KindTenant:
-		return l.open(o, "delete", actor)
-	case spec.KindNetwork:
-		l.tell(o, "delete", actor)
-		return "", l.removeObject(context.Background(), o)
-	default:
-		l.tell(o, "delete", actor)
-		err := l.forgetObject(o)
-		l.TriggerObject(o)
-		return "", err
-	}
+	return l.open(o, "delete", actor)
 }
 
-// refuseUsed keeps what others stand on.
+// sweepObject drops an object that is no instance and no tenant once nothing
+// stands on it any more.
+func (l *Loop) sweepObject(o *spec.Object) error {
+	if err := l.refuseUsed(o.Ref()); err != nil {
+		return nil // the last user's end triggers the sweep
+	}
+	if err := l.removeObject(context.Background(), o); err != nil {
+		return err
+	}
+	l.TriggerObject(o)
+	return nil
+}
+
+// refuseUsed keeps what others stand on. An instance that is being taken down
+// still stands on its network; a tenant waits for its instances by itself.
 func (l *Loop) refuseUsed(ref spec.Ref) error {
 	objects, err := l.Store.All()
 	if err != nil {
 		return err
 	}
 	for _, o := range objects {
-		if o.Metadata.DeletedAt == nil && uses(o, ref) {
+		leaving := o.Metadata.DeletedAt != nil
+		if uses(o, ref) && !(leaving && (ref.Kind == spec.KindTenant || o.Kind != spec.KindInstance)) {
 			return fault.New(fault.Busy, "delete "+ref.String(), "%s uses it", o.Ref()).
 				WithHint("gpuhost delete %s %s first", o.Kind.Lower(), o.Metadata.Name)
 		}
