@@ -19,16 +19,12 @@ type Admission struct {
 	Memory  spec.Bytes
 	GPUs    gpu.Inventory
 	Entries map[gpu.UUID]drivers.Entry
+	// Small are the resources of an instance that names none and holds no GPU.
+	Small spec.ResourcesSpec
 }
 
-// Small defaults of an instance without GPUs.
-const (
-	smallCPUs   spec.CPU   = 1000
-	smallMemory spec.Bytes = 512 << 20
-	smallPids              = 1024
-	sharePids              = 4096 // for each GPU
-	smallShm    spec.Bytes = 64 << 20
-)
+// sharePids is how many processes an instance may have for each GPU it holds.
+const sharePids = 4096
 
 // Complete fills in an instance's omitted resources: the host's share by GPUs
 // held, else a small default. What is written stays.
@@ -36,10 +32,10 @@ func (a Admission) Complete(in *spec.InstanceSpec, host *spec.HostSpec) {
 	r := &in.Resources
 	n, all := in.GPUs.Count, len(a.GPUs.Devices)
 	if n == 0 || all == 0 {
-		r.CPUs = cmp.Or(r.CPUs, min(smallCPUs, a.CPUs))
-		r.Memory = cmp.Or(r.Memory, smallMemory)
-		r.Pids = cmp.Or(r.Pids, smallPids)
-		r.Shm = cmp.Or(r.Shm, min(smallShm, r.Memory/2))
+		r.CPUs = cmp.Or(r.CPUs, min(a.Small.CPUs, a.CPUs))
+		r.Memory = cmp.Or(r.Memory, a.Small.Memory)
+		r.Pids = cmp.Or(r.Pids, a.Small.Pids)
+		r.Shm = cmp.Or(r.Shm, min(a.Small.Shm, r.Memory/2))
 		return
 	}
 	cpus, memory := a.capacity(host)

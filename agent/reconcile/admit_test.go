@@ -11,8 +11,12 @@ import (
 	"github.com/gpuhost/gpuhost/drivers/gpu"
 )
 
+func small() spec.ResourcesSpec {
+	return spec.ResourcesSpec{CPUs: 500, Memory: 1 << 29, Pids: 100, Shm: 1 << 20}
+}
+
 func eightGPUs() Admission {
-	a := Admission{CPUs: 64_000, Memory: 512 << 30, Entries: map[gpu.UUID]drivers.Entry{}}
+	a := Admission{CPUs: 64_000, Memory: 512 << 30, Entries: map[gpu.UUID]drivers.Entry{}, Small: small()}
 	for i := range 8 {
 		d := gpu.Device{UUID: gpu.UUID(fmt.Sprintf("GPU-%08d-0000-0000-0000-000000000000", i)), Index: i, Minor: uint32(i), Model: "NVIDIA H100 80GB HBM3", NUMANode: i / 4}
 		a.GPUs.Devices = append(a.GPUs.Devices, d)
@@ -87,10 +91,10 @@ func TestCompleteGivesTheShareByGPUs(t *testing.T) {
 	if in.Resources.CPUs != 16_000 || in.Resources.Memory != 128<<30 {
 		t.Errorf("a quarter of the GPUs got %v CPUs and %v", in.Resources.CPUs, in.Resources.Memory)
 	}
-	small := &spec.InstanceSpec{}
-	eightGPUs().Complete(small, &spec.HostSpec{})
-	if small.Resources.CPUs != smallCPUs || small.Resources.Memory != smallMemory {
-		t.Errorf("no GPU got %v CPUs and %v", small.Resources.CPUs, small.Resources.Memory)
+	none := &spec.InstanceSpec{}
+	eightGPUs().Complete(none, &spec.HostSpec{})
+	if none.Resources != small() {
+		t.Errorf("no GPU got %+v", none.Resources)
 	}
 	asked := &spec.InstanceSpec{Resources: spec.ResourcesSpec{CPUs: 1, Memory: 2, Pids: 3, Shm: 4}}
 	eightGPUs().Complete(asked, &spec.HostSpec{})

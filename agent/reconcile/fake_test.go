@@ -275,7 +275,7 @@ func (b *bench) run() {
 		Store: b.store, Drivers: room, Isolation: fakeIsolation{b.pretend}, Network: fakeNetwork{b.pretend, network.NewPlanner("test")}, Shared: noShared{b.pretend}, Metrics: noMetrics{},
 		Settings: Settings{
 			CPUs: 64_000, Memory: 1 << 40, UIDStart: 1 << 20, UIDSize: 100 * rangeSize,
-			TransitPool: mustPrefix("100.127.0.0/24"), NetnsDir: "/run/netns", Nameserver: "169.254.169.253",
+			TransitPool: mustPrefix("100.127.0.0/24"), NetnsDir: "/run/netns", Nameserver: "169.254.169.253", Small: small(), Development: true,
 		},
 		Now: time.Now, Log: quiet(),
 		AtStep: func(when string, s plan.Step) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
@@ -30,15 +31,27 @@ func (l *Loop) instance(ctx context.Context, uid spec.UID) (time.Duration, error
 		return 0, err
 	}
 	rec := l.changes.recorder(o)
+	waited := false
 	for range replans {
 		var view *view
 		view, err = l.converge(ctx, o, rec)
-		if fault.Is(err, fault.Conflict) {
+		if fault.Is(err, fault.Conflict) || l.handedOver(ctx, &waited, err) {
 			continue
 		}
 		return l.settle(ctx, o, view, rec, err)
 	}
 	return l.settle(ctx, o, nil, rec, err)
+}
+
+// handedOver says whether planning anew may find GPUs that were not free: it
+// lets a hand-over under way come to its end, once in a run. After a boot every
+// GPU is in hand-over, and the first instance must not be told that none is free.
+func (l *Loop) handedOver(ctx context.Context, waited *bool, err error) bool {
+	if *waited || !fault.Is(err, fault.Exhausted) {
+		return false
+	}
+	*waited = true
+	return l.lanes.do(ctx, laneGPUs) == nil
 }
 
 // view is everything one instance's plan is made from. It is filled by look and
@@ -67,6 +80,9 @@ func (l *Loop) converge(ctx context.Context, o *spec.Object, rec *recorder) (*vi
 	if err != nil {
 		return v, err
 	}
+	if err := l.refuseUnlimited(v); err != nil {
+		return v, err
+	}
 	if err := l.beginRun(v); err != nil {
 		return v, err
 	}
@@ -85,6 +101,17 @@ func (l *Loop) converge(ctx context.Context, o *spec.Object, rec *recorder) (*vi
 		return v, err
 	}
 	return l.look(ctx, o, w)
+}
+
+// refuseUnlimited keeps instances from running without a limit they are to have:
+// on a real host a missing cgroup controller is a mistake of its set-up.
+func (l *Loop) refuseUnlimited(v *view) error {
+	left := isolation.LeftOut(v.lease.Limits, v.have.Controllers)
+	if len(left) == 0 || l.Settings.Development || v.decision.want != isolation.WantRunning {
+		return nil
+	}
+	return fault.New(fault.Unsupported, "limit "+v.object.Ref().String(), "this host lacks the cgroup controllers %s", strings.Join(left, ", ")).
+		WithHint("gpuhost doctor controllers")
 }
 
 // beginRun notes, before anything is done, that an ended run is begun again: what

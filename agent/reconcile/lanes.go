@@ -204,13 +204,3 @@ func (l *lanes) spawn(f func(context.Context)) bool {
 	l.group.Go(func() { f(ctx) })
 	return true
 }
-
-// failing says how often in a row a lane has failed; for health.
-func (l *lanes) failingSince(key string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if ln := l.lane[key]; ln != nil {
-		return ln.failing
-	}
-	return 0
-}

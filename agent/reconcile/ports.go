@@ -77,4 +77,9 @@ type Settings struct {
 	Protected         []netip.Prefix
 	NetnsDir          string // where isolation pins namespaces
 	Nameserver        string // the resolver's address inside a VPC
+	// Small are the resources of an instance that names none and holds no GPU.
+	Small spec.ResourcesSpec
+	// Development lets instances run without the limits that the machine's cgroup
+	// controllers cannot set.
+	Development bool
 }

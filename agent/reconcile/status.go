@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
@@ -148,6 +149,13 @@ func statusOf(v *view, now time.Time) spec.Status {
 		Type: "Ready", Status: s.Phase == spec.PhaseRunning, Reason: string(s.Phase), Message: v.decision.why,
 		ObservedGeneration: v.object.Metadata.Generation, Since: now,
 	})
+	if left := isolation.LeftOut(v.lease.Limits, v.have.Controllers); len(left) > 0 && v.have.Running() {
+		s.SetCondition(spec.Condition{
+			Type: "LimitsReduced", Status: true, Reason: "NoController",
+			Message:            "not limited, for lack of cgroup controllers: " + strings.Join(left, ", ") + " (gpuhost doctor controllers)",
+			ObservedGeneration: v.object.Metadata.Generation, Since: now,
+		})
+	}
 	return s
 }
 

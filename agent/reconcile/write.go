@@ -152,7 +152,7 @@ func (l *Loop) admission(ctx context.Context) (Admission, error) {
 		return Admission{}, err
 	}
 	return Admission{
-		CPUs: l.Settings.CPUs, Memory: l.Settings.Memory, GPUs: have.Inventory, Entries: promised(have, l.holders()),
+		CPUs: l.Settings.CPUs, Memory: l.Settings.Memory, GPUs: have.Inventory, Entries: promised(have, l.holders()), Small: l.Settings.Small,
 	}, nil
 }
 

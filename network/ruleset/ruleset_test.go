@@ -17,9 +17,7 @@ func drawTable(t *rapid.T) *ruleset.Table {
 	table := &ruleset.Table{Family: ruleset.INet, Name: "t"}
 	n := rapid.IntRange(0, 4).Draw(t, "chains")
 	target := func(label string) string { return fmt.Sprintf("c%d", rapid.IntRange(0, max(n-1, 0)).Draw(t, label)) }
-	for _, name := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"x", "y", "z"}), 0, 3, rapid.ID).Draw(t, "counters") {
-		table.Counters = append(table.Counters, name)
-	}
+	table.Counters = rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"x", "y", "z"}), 0, 3, rapid.ID).Draw(t, "counters")
 	if n > 0 {
 		for i := range rapid.IntRange(0, 3).Draw(t, "maps") {
 			set := &ruleset.Set{Name: fmt.Sprintf("m%d", i), Key: []ruleset.Type{ruleset.TypeAddr}, Data: []ruleset.Type{ruleset.TypeVerdict}}
