@@ -109,3 +109,17 @@ func TestPinOfAProcessThatIsGone(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The folder is shared with the pins of routers, which are no instance's.
+func TestListPassesOverPinsOfRouters(t *testing.T) {
+	p, paths := open(t)
+	for _, name := range []string{"vpc-aaaaaaaa", "aaaaaaaa"} {
+		if err := os.WriteFile(filepath.Join(paths.Netns, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	uids, err := p.List(t.Context())
+	if err != nil || len(uids) != 1 || uids[0] != "aaaaaaaa" {
+		t.Errorf("List() = %v, %v, want only aaaaaaaa", uids, err)
+	}
+}

@@ -159,7 +159,10 @@ func (p *Pins) List(context.Context) ([]spec.UID, error) {
 	}
 	var uids []spec.UID
 	for _, e := range entries {
-		uids = append(uids, spec.UID(e.Name()))
+		// Router namespaces are pinned here too, under names that are no uid.
+		if uid := spec.UID(e.Name()); uid.Valid() {
+			uids = append(uids, uid)
+		}
 	}
 	return uids, nil
 }
