@@ -128,13 +128,25 @@ func (s *shared) setNames(ctx context.Context, client *services.Client, v networ
 	return client.SetVPC(ctx, v.UID, udp, tcp, zone)
 }
 
-// resolver connects to the services process, starting it where none runs.
+// resolver connects to the services process, starting it where none runs and
+// putting the installed program in the place of an older one.
 func (s *shared) resolver(ctx context.Context) (*services.Client, error) {
+	options := launch.ServicesOptions{Socket: s.socket, Upstreams: resolvers(s.upstream)}
 	client, err := services.Dial(ctx, s.socket)
-	if !fault.Is(err, fault.Temporary) {
-		return client, err
+	switch {
+	case fault.Is(err, fault.Temporary):
+		err = s.launcher.StartServices(ctx, options)
+	case err != nil:
+		return nil, err
+	default:
+		status, statusErr := client.Status(ctx)
+		if statusErr != nil || sameProgram(status.Pid, s.launcher.ServicesProgram()) {
+			return client, nil
+		}
+		s.log.Info("the resolver is replaced by the installed one", "version", status.Version)
+		err = errors.Join(client.Close(), s.launcher.UpgradeServices(ctx, options))
 	}
-	if err := s.launcher.StartServices(ctx, launch.ServicesOptions{Socket: s.socket, Upstreams: resolvers(s.upstream)}); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	return services.Dial(ctx, s.socket)

@@ -30,7 +30,7 @@ func (h *host) watchExits(ctx context.Context) error {
 // watchRuntime waits for containerd, at the start and whenever it was away, and
 // then lets every lane look again: what ended meanwhile shows only then.
 func (h *host) watchRuntime(ctx context.Context) error {
-	ready := false
+	ready, hungUp := false, false
 	return every(ctx, time.Second, func(ctx context.Context) {
 		err := h.runtime.Ready(ctx)
 		switch {
@@ -41,6 +41,10 @@ func (h *host) watchRuntime(ctx context.Context) error {
 		case err == nil && !ready:
 			ready = true
 			h.noteVersions(ctx)
+			if !hungUp {
+				hungUp = true
+				h.hangUp(ctx)
+			}
 			h.loop.TriggerAll()
 		}
 	})

@@ -134,6 +134,9 @@ func (l *Loop) TriggerAll() {
 // TriggerInstance asks one instance's lane to look again.
 func (l *Loop) TriggerInstance(uid spec.UID) { l.lanes.trigger(instanceLane + string(uid)) }
 
+// TriggerHost asks the lane of what all share to look again.
+func (l *Loop) TriggerHost() { l.lanes.trigger(laneHost) }
+
 // TriggerObject asks the lanes that a changed object concerns.
 func (l *Loop) TriggerObject(o *spec.Object) {
 	switch o.Kind {

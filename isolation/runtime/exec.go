@@ -41,6 +41,12 @@ type ExecHandle struct {
 	id     string
 }
 
+// Process is the handle of a process that an earlier agent made. Whether it is
+// still there shows with the first call.
+func (c *Client) Process(tenant string, uid spec.UID, id string) *ExecHandle {
+	return &ExecHandle{client: c, tenant: tenant, task: string(uid), id: id}
+}
+
 // Exec makes a process in the instance's task, with the container's own
 // rights, environment and working directory. It waits for Start.
 func (c *Client) Exec(ctx context.Context, tenant string, uid spec.UID, o ExecOptions) (*ExecHandle, error) {

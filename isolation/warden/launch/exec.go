@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -99,6 +100,17 @@ func (l *Launcher) Sessions(uid spec.UID) ([]string, error) {
 		}
 	}
 	return ids, nil
+}
+
+// Terminals lists those of an instance's sessions that have a terminal and whose
+// folder is still there.
+func (l *Launcher) Terminals(uid spec.UID) ([]string, error) {
+	ids, err := l.Sessions(uid)
+	return slices.DeleteFunc(ids, func(id string) bool {
+		s := newSession(filepath.Join(l.sessions(), string(uid)+"-"+id), ExecOptions{})
+		_, err := os.Lstat(s.Stderr) // a terminal has no stream of its own for errors
+		return err == nil
+	}), err
 }
 
 func (l *Launcher) sessions() string { return filepath.Join(l.config.Paths.IO, sessionsDir) }

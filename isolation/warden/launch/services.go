@@ -16,6 +16,9 @@ type ServicesOptions struct {
 // servicesProcs lets DNS use more than one processor, but not all of a large host.
 const servicesProcs = 4
 
+// ServicesProgram is the file that StartServices and UpgradeServices run.
+func (l *Launcher) ServicesProgram() string { return l.config.Services }
+
 // StartServices makes the process run and returns once it listens. One that
 // listens already is left alone, whatever its version; see [Launcher.UpgradeServices].
 func (l *Launcher) StartServices(ctx context.Context, o ServicesOptions) error {
