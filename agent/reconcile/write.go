@@ -267,10 +267,12 @@ func (l *Loop) mark(ref spec.Ref, ifMatch uint64, actor string) (string, error) 
 }
 
 // sweepObject drops an object that is no instance and no tenant once nothing
-// stands on it any more.
+// stands on it any more: not even an instance that is being taken down, whose
+// network must outlive it.
 func (l *Loop) sweepObject(o *spec.Object) error {
-	if err := l.refuseUsed(o.Ref()); err != nil {
-		return nil // the last user's end triggers the sweep
+	used, err := l.usedBy(o.Ref(), func(*spec.Object) bool { return true })
+	if err != nil || used != nil {
+		return err // the last user's end triggers the sweep
 	}
 	if err := l.removeObject(context.Background(), o); err != nil {
 		return err
@@ -279,21 +281,28 @@ func (l *Loop) sweepObject(o *spec.Object) error {
 	return nil
 }
 
-// refuseUsed keeps what others stand on. An instance that is being taken down
-// still stands on its network; a tenant waits for its instances by itself.
+// refuseUsed keeps what others that are to stay stand on.
 func (l *Loop) refuseUsed(ref spec.Ref) error {
-	objects, err := l.Store.All()
-	if err != nil {
+	used, err := l.usedBy(ref, func(o *spec.Object) bool { return o.Metadata.DeletedAt == nil })
+	if err != nil || used == nil {
 		return err
 	}
+	return fault.New(fault.Busy, "delete "+ref.String(), "%s uses it", used.Ref()).
+		WithHint("gpuhost delete %s %s first", used.Kind.Lower(), used.Metadata.Name)
+}
+
+// usedBy finds an object, among those that count, which stands on what ref names.
+func (l *Loop) usedBy(ref spec.Ref, counts func(*spec.Object) bool) (*spec.Object, error) {
+	objects, err := l.Store.All()
+	if err != nil {
+		return nil, err
+	}
 	for _, o := range objects {
-		leaving := o.Metadata.DeletedAt != nil
-		if uses(o, ref) && !(leaving && (ref.Kind == spec.KindTenant || o.Kind != spec.KindInstance)) {
-			return fault.New(fault.Busy, "delete "+ref.String(), "%s uses it", o.Ref()).
-				WithHint("gpuhost delete %s %s first", o.Kind.Lower(), o.Metadata.Name)
+		if counts(o) && uses(o, ref) {
+			return o, nil
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // uses says whether o cannot be without what ref names.
