@@ -112,6 +112,7 @@ func (h *host) parts(ctx context.Context) []api.PartStatus {
 func (h *host) doctor(ctx context.Context, only []string) ([]api.CheckResult, error) {
 	found, err := health.Run(ctx, health.Facts{
 		CgroupMount: cgroupMount, RuntimeDir: h.config.Runtime.Dir, Lib: h.paths.Lib, Sim: h.options.Sim != "",
+		ForeignDrops: h.kernel.ForeignDrops,
 		Parts: func(ctx context.Context) map[string]error {
 			out := make(map[string]error)
 			for _, p := range h.parts(ctx) {

@@ -47,6 +47,8 @@ type Facts struct {
 	Sim         bool   // a development machine: what it lacks is a warning
 	// Parts says of each process beside the agent what keeps it from working.
 	Parts func(context.Context) map[string]error
+	// ForeignDrops lists others' chains that drop by policy on the tenants' way.
+	ForeignDrops func(context.Context) ([]string, error)
 }
 
 // check is one line of doctor.
@@ -64,6 +66,7 @@ func checks() []check {
 		{"seccomp", checkSeccomp},
 		{"runtime", checkRuntime},
 		{"parts", checkParts},
+		{"foreign-rules", checkForeignRules},
 		{"disk", checkDisk},
 		{"driver", checkDriver},
 	}
@@ -235,6 +238,23 @@ func checkParts(ctx context.Context, f Facts) Result {
 		return fail("journalctl -u gpuhost -n 50", "%s", strings.Join(bad, "; "))
 	}
 	return pass("%s", strings.Join(good, ", "))
+}
+
+// checkForeignRules finds another manager's drop on our path: docker, for one,
+// leaves the policy of FORWARD at drop, and no accept of ours can override it.
+func checkForeignRules(ctx context.Context, f Facts) Result {
+	chains, err := f.ForeignDrops(ctx)
+	if err != nil {
+		return fail("", "%v", err)
+	}
+	if len(chains) == 0 {
+		return pass("nobody else drops tenants' packets by policy")
+	}
+	return Result{
+		State:   Warn,
+		Message: "these chains drop what they do not know, tenants' packets too: " + strings.Join(chains, ", "),
+		Hint:    "let tenants' links pass there: nft insert rule " + chains[0] + ` iifname "gt-*" accept; the same with oifname`,
+	}
 }
 
 // Disk marks, in percent of bytes or inodes used.

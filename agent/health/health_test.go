@@ -60,6 +60,14 @@ func TestRuntimeOfOthersIsRefused(t *testing.T) {
 	}
 }
 
+func TestForeignDropIsNamedWithTheCommandThatMendsIt(t *testing.T) {
+	f := Facts{ForeignDrops: func(context.Context) ([]string, error) { return []string{"ip filter FORWARD"}, nil }}
+	got := checkForeignRules(t.Context(), f)
+	if got.State != Warn || !strings.Contains(got.Message, "ip filter FORWARD") || !strings.Contains(got.Hint, "nft insert rule ip filter FORWARD") {
+		t.Errorf("got %+v", got)
+	}
+}
+
 func TestRunChoosesAndRefuses(t *testing.T) {
 	f := Facts{Lib: t.TempDir(), Parts: func(context.Context) map[string]error {
 		return map[string]error{"containerd": errors.New("connection refused"), "nvml-helper": nil}

@@ -235,3 +235,36 @@ func TestDescriptors(t *testing.T) {
 		t.Errorf("without a reserve: %v, want exhausted", err)
 	}
 }
+
+func TestForeignDropsAreNamed(t *testing.T) {
+	conn, ns := open(t)
+	found, err := conn.ForeignDrops()
+	if err != nil || len(found) > 0 {
+		t.Fatalf("an empty namespace: %v, %v", found, err)
+	}
+	for _, line := range []string{
+		"add table ip filter",
+		"add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }",
+		"add chain ip filter INPUT { type filter hook input priority 0 ; policy drop ; }",
+		"add table inet other",
+		"add chain inet other open { type filter hook forward priority 0 ; policy accept ; }",
+	} {
+		nftIn(t, ns, line)
+	}
+	if found, err = conn.ForeignDrops(); err != nil {
+		t.Fatal(err)
+	}
+	if len(found) != 1 || found[0].String() != "ip filter FORWARD" || found[0].Hook != "forward" {
+		t.Errorf("found %v, want the drop at forward alone", found)
+	}
+}
+
+// nftIn runs one line of nft in a namespace: somebody else's work.
+func nftIn(t *testing.T, ns *os.File, line string) {
+	t.Helper()
+	cmd := exec.Command("nsenter", "--net=/proc/self/fd/3", "nft", line)
+	cmd.ExtraFiles = []*os.File{ns}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("nft %s: %v: %s", line, err, out)
+	}
+}

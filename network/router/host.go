@@ -110,6 +110,19 @@ func switchForwarding(devices []string, value string) error {
 	return nil
 }
 
+// ForeignDrops lists the chains of others in the host's namespace that drop by
+// policy on the tenants' way, as `nft list chain` names them.
+func (k *Kernel) ForeignDrops(context.Context) ([]string, error) {
+	k.host.mu.Lock()
+	defer k.host.mu.Unlock()
+	found, err := k.host.nft.ForeignDrops()
+	names := make([]string, len(found))
+	for i, f := range found {
+		names[i] = f.String()
+	}
+	return names, err
+}
+
 // WatchHost implements network.Host.
 func (k *Kernel) WatchHost(ctx context.Context, changed func()) error {
 	return nft.Watch(ctx, k.here, changed)
