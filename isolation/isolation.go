@@ -7,6 +7,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gpuhost/gpuhost/agent/spec"
@@ -19,6 +20,9 @@ type IDRange struct {
 	Start uint32 `json:"start"`
 	Size  uint32 `json:"size"`
 }
+
+// Contains says whether a host id belongs to the range.
+func (r IDRange) Contains(id uint32) bool { return id >= r.Start && id-r.Start < r.Size }
 
 // Want is what an instance's container should be.
 type Want string
@@ -56,6 +60,20 @@ type Lease struct {
 	Nameserver string `json:"nameserver,omitempty"`
 	// RestartToken differs when the operator asked for a restart.
 	RestartToken string `json:"restartToken,omitempty"`
+}
+
+// NodeOwner is the host id that the instance's device nodes belong to: the user
+// its process runs as, where the lease names one by number, else the mapped root.
+// The nodes are 0600, and a user other than root could not open root's. (An
+// image's own USER is known only when the container is made: who wants GPUs for
+// it names the user in the instance.)
+func (l Lease) NodeOwner() uint32 {
+	user, _, _ := strings.Cut(l.User, ":")
+	uid, err := strconv.ParseUint(user, 10, 32)
+	if err != nil || uid >= uint64(l.IDs.Size) {
+		return l.IDs.Start
+	}
+	return l.IDs.Start + uint32(uid)
 }
 
 // Limits of one instance. Zero is unlimited only where the plan says why

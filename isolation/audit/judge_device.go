@@ -136,7 +136,8 @@ func errnoName(errno syscall.Errno) string {
 
 // judgeNodes compares the granted nodes one by one.
 func judgeNodes(want Want, f Facts) finding {
-	expected := fmt.Sprintf("%d nodes, 0600, owned by %d", len(want.Nodes), want.Lease.IDs.Start)
+	owner := want.Lease.NodeOwner()
+	expected := fmt.Sprintf("%d nodes, 0600, owned by %d", len(want.Nodes), owner)
 	if f.Devices.Err != nil {
 		return unreadable(expected, f.Devices.Err)
 	}
@@ -148,7 +149,7 @@ func judgeNodes(want Want, f Facts) finding {
 			problems = append(problems, path+" is missing")
 			continue
 		}
-		right := Device{Path: path, Major: n.Major, Minor: n.Minor, UID: want.Lease.IDs.Start, GID: want.Lease.IDs.Start, Mode: 0o600}
+		right := Device{Path: path, Major: n.Major, Minor: n.Minor, UID: owner, GID: owner, Mode: 0o600}
 		if d := f.Devices.Value[i]; d != right {
 			problems = append(problems, d.describe())
 		}

@@ -50,7 +50,7 @@ func (a *Auditor) tryAsTenant(ctx context.Context, want Want) ([]canary.Result, 
 	var nodes []canary.Node
 	for _, path := range found {
 		var st unix.Stat_t
-		if strings.HasPrefix(path, own) || strings.Contains(path, "/"+baitFolder+"/") || unix.Lstat(path, &st) != nil || st.Uid == want.Lease.IDs.Start {
+		if strings.HasPrefix(path, own) || strings.Contains(path, "/"+baitFolder+"/") || unix.Lstat(path, &st) != nil || want.Lease.IDs.Contains(st.Uid) {
 			continue // its own, gone meanwhile, or of the same tenant
 		}
 		nodes = append(nodes, canary.Node{Path: path, Major: unix.Major(st.Rdev), Minor: unix.Minor(st.Rdev)})

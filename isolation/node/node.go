@@ -6,7 +6,7 @@
 //
 // The nodes lie in a tmpfs of the agent's own, because the container's /dev is
 // nodev and because nobody else may reach them. Each is 0600 and belongs to the
-// root of the tenant's user namespace; the container sees it through a bind
+// user the container runs as, in the tenant's user namespace; the container sees it through a bind
 // mount, so inode, owner and mode are one and the same on both sides: that is
 // why wrong modes are mended in place, and only a wrong number is replaced.
 //
@@ -140,7 +140,7 @@ func (s *Store) make(lease isolation.Lease) error {
 		return err
 	}
 	for _, n := range want {
-		if err := ensure(filepath.Join(dir, n.Name), n, lease.IDs.Start); err != nil {
+		if err := ensure(filepath.Join(dir, n.Name), n, lease.NodeOwner()); err != nil {
 			return err
 		}
 	}
@@ -230,7 +230,7 @@ func (s *Store) State(_ context.Context, lease isolation.Lease) (isolation.Nodes
 			return isolation.NodesState{}, err
 		}
 		found := isolation.Node{Name: e.Name(), Major: unix.Major(st.Rdev), Minor: unix.Minor(st.Rdev)}
-		right := st.Mode == nodeMode && st.Uid == lease.IDs.Start && st.Gid == lease.IDs.Start
+		right := st.Mode == nodeMode && st.Uid == lease.NodeOwner() && st.Gid == lease.NodeOwner()
 		state.Complete = state.Complete && right && slices.Contains(want, found)
 		state.Nodes = append(state.Nodes, found)
 	}
