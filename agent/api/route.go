@@ -158,6 +158,3 @@ func denied(what string, who Caller) error {
 		return fault.New(fault.Forbidden, what, "%s only reads", who.Name).WithHint("ask the operator for group gpuhost")
 	}
 }
-
-// isRead says whether the route changes nothing.
-func (r Route) isRead() bool { return r.Method == http.MethodGet }
