@@ -19,7 +19,7 @@ log=build/test/$tier.log
 
 # run FLAGS...: go test, kept in the log; its status is the worst of all runs.
 status=0
-run() { go test -race -timeout 10m "$@" 2>&1 | tee -a "$log" || status=1; }
+run() { go test -race -timeout 25m "$@" 2>&1 | tee -a "$log" || status=1; }
 
 pure() { run -short "$@" ./...; }
 
