@@ -77,6 +77,17 @@ func (c *changes) movedLocked(id string) {
 	delete(c.waits, id)
 }
 
+// gone ends the change of an object that is no longer stored: it was done before
+// the change could be opened.
+func (c *changes) gone(uid spec.UID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if ch := c.open[uid]; ch != nil {
+		ch.State = store.ChangeDone
+		_ = c.endLocked(uid, ch) // as in finish: the host counts
+	}
+}
+
 func snapshot(ch *store.Change) store.Change {
 	out := *ch
 	out.Steps = slices.Clone(ch.Steps)
@@ -156,10 +167,28 @@ type recorder struct {
 	changes *changes
 	object  *spec.Object // nil: nothing is recorded
 	verb    string
+	id      string // the change that this run may end
 }
 
 func (c *changes) recorder(o *spec.Object) *recorder {
-	return &recorder{changes: c, object: o, verb: "converge"}
+	return c.recorderOf(o, c.current(o.Metadata.UID))
+}
+
+// recorderOf is a recorder for an object that was read while the change id was
+// current. A change that begins later is about a newer object: it is not this
+// run that ends it.
+func (c *changes) recorderOf(o *spec.Object, id string) *recorder {
+	return &recorder{changes: c, object: o, verb: "converge", id: id}
+}
+
+// current is the id of the change of an object that is under way, or "".
+func (c *changes) current(uid spec.UID) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if ch := c.open[uid]; ch != nil {
+		return ch.ID
+	}
+	return ""
 }
 
 // silent records nothing: for lanes without an object a person would ask about.
@@ -188,7 +217,7 @@ func (r *recorder) ensure() {
 	}
 	// A change that cannot be written down (the disk is full) must not keep the
 	// host from converging.
-	_, _ = r.changes.begin(r.object, r.verb, "gpuhost")
+	r.id, _ = r.changes.begin(r.object, r.verb, "gpuhost")
 }
 
 func find(ch *store.Change, id plan.ID) *store.ChangeStep {
@@ -240,8 +269,12 @@ func (r *recorder) ended(step plan.Step, took time.Duration, err error) {
 	})
 }
 
+// passing is how long an error that is expected to pass may keep a change open.
+const passing = 10 * time.Second
+
 // finish ends the object's open change: done without an error, else failed. The
-// lane itself may still try again.
+// lane itself may still try again; while that is expected to help soon, the change
+// stays open.
 func (r *recorder) finish(err error) {
 	if r.object == nil {
 		return
@@ -249,7 +282,10 @@ func (r *recorder) finish(err error) {
 	r.changes.mu.Lock()
 	defer r.changes.mu.Unlock()
 	ch := r.changes.open[r.object.Metadata.UID]
-	if ch == nil {
+	if ch == nil || ch.ID != r.id {
+		return
+	}
+	if fault.Is(err, fault.Temporary) && r.changes.now().Sub(ch.At) < passing {
 		return
 	}
 	ch.State = store.ChangeDone

@@ -93,6 +93,7 @@ func (l *Loop) sweepInstance(ctx context.Context, uid spec.UID, tenant string) e
 func (l *Loop) tenant(ctx context.Context, uid spec.UID) error {
 	o, err := l.Store.GetUID(uid)
 	if fault.Is(err, fault.NotFound) {
+		l.changes.gone(uid)
 		l.lanes.forget(tenantLane + string(uid))
 		return nil
 	}

@@ -21,8 +21,10 @@ const replans = 5
 
 // instance is one run of an instance's lane.
 func (l *Loop) instance(ctx context.Context, uid spec.UID) (time.Duration, error) {
+	change := l.changes.current(uid)
 	o, err := l.Store.GetUID(uid)
 	if fault.Is(err, fault.NotFound) {
+		l.changes.gone(uid)
 		l.hold(uid, false)
 		l.lanes.forget(instanceLane + string(uid))
 		return 0, nil
@@ -30,7 +32,7 @@ func (l *Loop) instance(ctx context.Context, uid spec.UID) (time.Duration, error
 	if err != nil {
 		return 0, err
 	}
-	rec := l.changes.recorder(o)
+	rec := l.changes.recorderOf(o, change)
 	waited := false
 	for range replans {
 		var view *view
