@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -219,9 +221,11 @@ func (h *host) remove() {
 	if h.t.Failed() {
 		h.t.Logf("the agent's log ends:\n%s", tail(h.log(), 60))
 	}
-	if h.agent == nil || !h.alive() {
-		h.mustStart()
+	defer h.sweep()
+	if h.agent != nil {
+		h.kill() // it may have a crash point
 	}
+	h.mustStart()
 	names := []string{}
 	for _, o := range h.instances() {
 		names = append(names, o.Metadata.Tenant+"/"+o.Metadata.Name)
@@ -240,6 +244,28 @@ func (h *host) remove() {
 	if err := os.RemoveAll(h.root); err != nil {
 		h.t.Error(err)
 	}
+}
+
+// sweep takes away the cgroups of a host that could not be removed: they are the
+// one thing that outlives the test's namespaces.
+func (h *host) sweep() {
+	top := "/sys/fs/cgroup/gpuhost-" + h.id
+	if os.WriteFile(top+"/cgroup.kill", []byte("1"), 0o600) != nil {
+		return // it is gone, as it should
+	}
+	eventually(h.t, func() error {
+		var dirs []string
+		err := filepath.WalkDir(top, func(path string, entry fs.DirEntry, err error) error {
+			if err == nil && entry.IsDir() {
+				dirs = append(dirs, path)
+			}
+			return nil
+		})
+		for _, dir := range slices.Backward(dirs) {
+			err = errors.Join(err, os.Remove(dir))
+		}
+		return err
+	})
 }
 
 func nftTables() (string, error) {
@@ -311,20 +337,33 @@ func (h *host) expect(code int, args ...string) result {
 // apply applies a document that must be accepted and come about.
 func (h *host) apply(document string) {
 	h.t.Helper()
-	if out := h.gpuhostIn(strings.NewReader(document), "apply", "-f", "-"); out.code != 0 {
+	if out := h.gpuhostIn(strings.NewReader(document), "apply", "--yes", "-f", "-"); out.code != 0 {
 		h.t.Fatalf("apply: %s", out)
 	}
+}
+
+// list reads all objects of a kind through the API.
+func (h *host) list(kind string) ([]*spec.Object, error) {
+	h.t.Helper()
+	out := h.gpuhost("get", kind, "-o", "json")
+	if out.code != 0 {
+		return nil, fmt.Errorf("get %s: %s", kind, out)
+	}
+	var list struct{ Items []*spec.Object }
+	if err := json.Unmarshal([]byte(out.stdout), &list); err != nil {
+		return nil, fmt.Errorf("read %s: %w\n%s", kind, err, out.stdout)
+	}
+	return list.Items, nil
 }
 
 // instances reads all instances through the API.
 func (h *host) instances() []*spec.Object {
 	h.t.Helper()
-	var list struct{ Items []*spec.Object }
-	out := h.expect(0, "get", "instances", "-o", "json")
-	if err := json.Unmarshal([]byte(out.stdout), &list); err != nil {
-		h.t.Fatalf("read instances: %v\n%s", err, out.stdout)
+	objects, err := h.list("instances")
+	if err != nil {
+		h.t.Fatal(err)
 	}
-	return list.Items
+	return objects
 }
 
 // instance reads one instance, named tenant/name.

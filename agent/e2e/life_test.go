@@ -10,12 +10,10 @@ import (
 // uid is the kernel-side name of an instance.
 func (h *host) uid(name string) string { return string(h.instance(name).Metadata.UID) }
 
-// running is what must be true of the stored instances if each is as its phase
-// says.
-func (h *host) running() expectation {
-	h.t.Helper()
+// expected is what must be true of instances that are as their phases say.
+func expected(objects []*spec.Object) expectation {
 	want := expectation{}
-	for _, o := range h.instances() {
+	for _, o := range objects {
 		want[string(o.Metadata.UID)] = notRunning
 		if o.Status != nil && o.Status.Phase == spec.PhaseRunning {
 			want[string(o.Metadata.UID)] = o.Spec.(*spec.InstanceSpec).GPUs.Count
@@ -27,7 +25,7 @@ func (h *host) running() expectation {
 // settled waits until kernel and containerd are as the phases say.
 func (h *host) settled() {
 	h.t.Helper()
-	eventually(h.t, func() error { return h.check(h.running()) })
+	eventually(h.t, func() error { return h.check(expected(h.instances())) })
 }
 
 func (h *host) run(tenant, name string, flags []string, command ...string) {
