@@ -39,6 +39,9 @@ build: ## build gpuhost and its helpers into build/
 	CGO_ENABLED=0 $(go_build) -o $(libexec)/warden-services ./isolation/warden/services/daemon
 	CGO_ENABLED=1 $(go_build) -o $(libexec)/nvml-helper ./drivers/nvml/helper
 	CGO_ENABLED=0 $(go_build) -o $(bin)/mkimage ./packaging/lab/mkimage
+	@printf '%s\n' '# Settings of an agent that runs from this folder.' \
+		'[runtime]' 'dir = "$(CURDIR)/build/runtime/bin"' \
+		'[programs]' 'nvml_helper = "$(CURDIR)/$(libexec)/nvml-helper"' 'warden = "$(CURDIR)/$(libexec)/warden"' >build/gpuhost.toml
 
 runtime: ## build containerd, its shim and runc into build/runtime/bin
 	@packaging/bootstrap.sh build

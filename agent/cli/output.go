@@ -236,16 +236,5 @@ func stamp(at time.Time) string {
 	return at.UTC().Format("2006-01-02 15:04:05")
 }
 
-// size is bytes in the largest unit that leaves at least one, with one decimal.
-func size(n int64) string {
-	units := []string{"KiB", "MiB", "GiB", "TiB"}
-	if n < 1024 {
-		return strconv.FormatInt(n, 10) + "B"
-	}
-	value, unit := float64(n)/1024, 0
-	for value >= 1024 && unit < len(units)-1 {
-		value, unit = value/1024, unit+1
-	}
-	text := strconv.FormatFloat(value, 'f', 1, 64)
-	return strings.TrimSuffix(text, ".0") + units[unit]
-}
+// size is bytes for a person.
+func size(n int64) string { return spec.Bytes(n).About() }

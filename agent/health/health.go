@@ -281,7 +281,7 @@ func percent(part, whole uint64) int {
 }
 
 func judgeDisk(path string, used, inodes int, free spec.Bytes) Result {
-	text := fmt.Sprintf("%s: %d %% of bytes and %d %% of inodes used, %v free", path, used, inodes, free)
+	text := fmt.Sprintf("%s: %d %% of bytes and %d %% of inodes used, %s free", path, used, inodes, free.About())
 	switch worst := max(used, inodes); {
 	case worst >= diskFail:
 		return Result{State: Fail, Message: text, Hint: "gpuhost image prune"}

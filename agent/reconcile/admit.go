@@ -2,7 +2,6 @@ package reconcile
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
 
@@ -40,10 +39,13 @@ func (a Admission) Complete(in *spec.InstanceSpec, host *spec.HostSpec) {
 	}
 	cpus, memory := a.capacity(host)
 	r.CPUs = cmp.Or(r.CPUs, max(cpus*spec.CPU(n)/spec.CPU(all), 1))
-	r.Memory = cmp.Or(r.Memory, memory/spec.Bytes(all)*spec.Bytes(n))
+	r.Memory = cmp.Or(r.Memory, wholeMiB(memory/spec.Bytes(all)*spec.Bytes(n)))
 	r.Pids = cmp.Or(r.Pids, int64(sharePids*n))
-	r.Shm = cmp.Or(r.Shm, r.Memory/8)
+	r.Shm = cmp.Or(r.Shm, wholeMiB(r.Memory/8))
 }
+
+// wholeMiB rounds down to what a person can read.
+func wholeMiB(b spec.Bytes) spec.Bytes { return b &^ (1<<20 - 1) }
 
 // capacity is what instances may be promised: the host without its reserve.
 func (a Admission) capacity(host *spec.HostSpec) (spec.CPU, spec.Bytes) {
@@ -66,10 +68,10 @@ func (a Admission) Check(before, after []*spec.Object) error {
 	if len(changed) == 0 {
 		return nil
 	}
-	if err := a.checkCapacity(after, changed); err != nil {
+	if err := a.checkGPUs(after); err != nil {
 		return err
 	}
-	return a.checkGPUs(after)
+	return a.checkCapacity(after, changed)
 }
 
 // demand is what instances ask for together.
@@ -173,17 +175,17 @@ func (a Admission) checkCapacity(after, changed []*spec.Object) error {
 		all = all.plus(instanceOf(o))
 	}
 	if all.memory > memory {
-		return short(changed, "memory", memory, all.memory-memory)
+		return short(changed, "memory", memory.About(), (all.memory - memory).About())
 	}
 	if all.cpus > cpus {
-		return short(changed, "CPUs", cpus, all.cpus-cpus)
+		return short(changed, "CPUs", cpus.String(), (all.cpus - cpus).String())
 	}
 	return nil
 }
 
-func short(changed []*spec.Object, what string, has, missing fmt.Stringer) error {
+func short(changed []*spec.Object, what, has, missing string) error {
 	return fault.New(fault.Exhausted, "admit "+changed[0].Ref().String(),
-		"the host gives instances %v of %s and %v are missing", has, what, missing).
+		"the host gives instances %s of %s, %s more are asked for", has, what, missing).
 		WithHint("gpuhost status; stop an instance or ask for less")
 }
 

@@ -3,6 +3,7 @@ package spec
 import (
 	"bytes"
 	"encoding/json"
+	"math"
 	"math/big"
 	"strconv"
 	"strings"
@@ -179,6 +180,18 @@ func (b Bytes) String() string {
 		}
 	}
 	return strconv.FormatInt(int64(b), 10)
+}
+
+// About prints b for a person, rounded: "23.5GiB", "512KiB", "17B".
+func (b Bytes) About() string {
+	value, unit := float64(b), "B"
+	for _, next := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if value < 1024 {
+			break
+		}
+		value, unit = value/1024, next
+	}
+	return strconv.FormatFloat(math.Round(value*10)/10, 'f', -1, 64) + unit
 }
 
 // String prints cores without trailing zeros: "16", "0.5".

@@ -86,7 +86,7 @@ prepare_machine() {
 }
 
 start_agent() {
-	NO_COLOR=1 setsid "$bin/gpuhost" agent --sim dgx-h100 --root "$root" --config "$work/gpuhost.toml" >>"$work/agent.log" 2>&1 &
+	NO_COLOR=1 setsid "$bin/gpuhost" agent --sim dgx-h100 --root "$root" --config "$top/build/gpuhost.toml" >>"$work/agent.log" 2>&1 &
 	agent=$!
 	for _ in $(seq 300); do
 		if gpuhost status -o json >"$work/status" 2>/dev/null; then
@@ -98,16 +98,6 @@ start_agent() {
 	done
 	tail -n 20 "$work/agent.log" >&2
 	die "the agent did not answer in 30 s (log above)"
-}
-
-settings() {
-	cat >"$work/gpuhost.toml" <<-EOF
-		[runtime]
-		dir = "$top/build/runtime/bin"
-		[programs]
-		nvml_helper = "$top/build/libexec/nvml-helper"
-		warden = "$top/build/libexec/warden"
-	EOF
 }
 
 pids() { gpuhost get instances -o json | tr ',{' '\n\n' | awk -F: '/"pid"/ {print $2}' | tr -d ' }' | sort; }
@@ -212,7 +202,7 @@ remove_everything() {
 	show gpuhost gpu list
 	kill -TERM "$agent"
 	wait "$agent" 2>/dev/null || true
-	show gpuhost agent --remove --root "$root" --config "$work/gpuhost.toml"
+	show gpuhost agent --remove --root "$root" --config "$top/build/gpuhost.toml"
 	rm -rf "$root/etc" "$root/var"
 	left=$(
 		leftovers
@@ -242,7 +232,6 @@ main() {
 	export GPUHOST_HOST=unix://$root/run/gpuhost.sock
 	prepare_machine
 	"$top/build/bin/mkimage" -o "$work/image.tar"
-	settings
 	start_agent
 	tour
 	if [ -n "$keep" ]; then
