@@ -77,6 +77,7 @@ func TestFailedRunIsTriedAgainWithGrowingPause(t *testing.T) {
 		go func() { l.run(ctx); close(done) }()
 		l.trigger("a")
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		want := []time.Duration{0, 500 * time.Millisecond, 1500 * time.Millisecond, 3500 * time.Millisecond}
 		if len(at) != len(want) {
 			t.Fatalf("ran at %v, want %v", at, want)
