@@ -117,13 +117,18 @@ func (l *Loop) refuseUnlimited(v *view) error {
 }
 
 // beginRun notes, before anything is done, that an ended run is begun again: what
-// ends from now on is the new one.
+// ends from now on is the new one. Where nobody asked for it, it is a restart; it
+// is counted here because a short run is over before anyone sees it.
 func (l *Loop) beginRun(v *view) error {
 	if v.decision.want != isolation.WantRunning || v.record.EndedRun == "" {
 		return nil
 	}
-	v.record.EndedRun = ""
-	return l.Store.UpdateRecord(v.object.Metadata.UID, func(r *store.Record) { r.EndedRun = "" })
+	restarts := v.record.Restarts
+	if v.record.EndedRun == runOf(v.object) {
+		restarts++
+	}
+	v.record.EndedRun, v.record.Restarts = "", restarts
+	return l.Store.UpdateRecord(v.object.Metadata.UID, func(r *store.Record) { r.EndedRun, r.Restarts = "", restarts })
 }
 
 // look reads what is remembered of an instance and what is there of it. In a

@@ -13,6 +13,7 @@ import (
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/plan"
 	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/agent/store"
 	"github.com/gpuhost/gpuhost/drivers"
 	"github.com/gpuhost/gpuhost/isolation"
 )
@@ -118,6 +119,31 @@ func TestRestartPolicyBringsAFailedTaskBackAndLetsADoneOneRest(t *testing.T) {
 		settle()
 		if got := b.states(); b.phase("a") != spec.PhaseStopped || got[drivers.Assigned] != 0 {
 			t.Errorf("after a clean end a is %s and the ledger holds %v", b.phase("a"), got)
+		}
+	})
+}
+
+// A short run has ended before the loop looks at what it started.
+func TestRunsThatEndAtOnceAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run()
+		defer b.halt()
+		o := instance("a", 1)
+		o.Spec.(*spec.InstanceSpec).Restart = spec.RestartOnFailure
+		b.write(o)
+		settle()
+		uid := b.get("a").Metadata.UID
+		for range 2 {
+			b.exit(uid, 1, time.Now())
+			if err := b.store.UpdateRecord(uid, func(r *store.Record) { r.Pid = 0 }); err != nil {
+				t.Fatal(err)
+			}
+			b.loop.TriggerInstance(uid)
+			settle()
+		}
+		if got := b.get("a").Status.Instance.Restarts; got != 2 {
+			t.Errorf("%d restarts, want 2", got)
 		}
 	})
 }

@@ -92,13 +92,8 @@ func (l *Loop) noteStart(v *view) error {
 		return nil
 	}
 	l.event(v.object, "Started", fmt.Sprintf("its task runs as pid %d", pid))
-	now, again := l.Now(), v.record.Pid != 0
-	err := l.Store.UpdateRecord(v.object.Metadata.UID, func(r *store.Record) {
-		r.Started, r.Pid = now, pid
-		if again {
-			r.Restarts++
-		}
-	})
+	now := l.Now()
+	err := l.Store.UpdateRecord(v.object.Metadata.UID, func(r *store.Record) { r.Started, r.Pid = now, pid })
 	if err == nil {
 		v.record, err = l.Store.Record(v.object.Metadata.UID)
 	}
