@@ -48,17 +48,29 @@ func (a *Auditor) tryAsTenant(ctx context.Context, want Want) ([]canary.Result, 
 	}
 	own := a.config.Paths.NodeDir(want.Lease.UID) + "/"
 	var nodes []canary.Node
+	inodes := map[string]uint64{}
 	for _, path := range found {
 		var st unix.Stat_t
 		if strings.HasPrefix(path, own) || strings.Contains(path, "/"+baitFolder+"/") || unix.Lstat(path, &st) != nil || want.Lease.IDs.Contains(st.Uid) {
 			continue // its own, gone meanwhile, or of the same tenant
 		}
 		nodes = append(nodes, canary.Node{Path: path, Major: unix.Major(st.Rdev), Minor: unix.Minor(st.Rdev)})
+		inodes[path] = st.Ino
 	}
 	if len(nodes) == 0 {
 		return nil, nil
 	}
-	return a.send(ctx, want, canary.Options{Nodes: nodes, UID: int(want.Lease.IDs.Start)})
+	results, err := a.send(ctx, want, canary.Options{Nodes: nodes, UID: int(want.Lease.IDs.Start)})
+	return slices.DeleteFunc(results, func(r canary.Result) bool {
+		return r.Errno == unix.ENOENT && !isInode(r.Path, inodes[r.Path])
+	}), err
+}
+
+// isInode says whether path still is what it was. Other instances end while this
+// one is audited, and a node that has gone with its instance is open to nobody.
+func isInode(path string, inode uint64) bool {
+	var st unix.Stat_t
+	return unix.Lstat(path, &st) == nil && st.Ino == inode
 }
 
 // send runs one canary and insists on an answer for every node.
