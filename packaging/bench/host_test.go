@@ -187,16 +187,6 @@ func (h *host) runArgs(name string, gpus int) []string {
 	return append(append(args, "--"), task[:]...)
 }
 
-// instances reads those of all tenants.
-func (h *host) instances(ctx context.Context) []*spec.Object {
-	h.b.Helper()
-	list, err := h.api.List(ctx, spec.KindInstance, "")
-	if err != nil {
-		h.b.Fatal(err)
-	}
-	return list
-}
-
 // running says how many instances run, as an error where they are not n.
 func (h *host) running(ctx context.Context, n int) error {
 	list, err := h.api.List(ctx, spec.KindInstance, "")
@@ -265,6 +255,7 @@ func (h *host) remove() {
 	if h.b.Failed() {
 		h.b.Log(h.logEnd())
 	}
+	h.removeInstances()
 	_ = h.agent.Process.Signal(syscall.SIGTERM) // it may have been killed
 	_ = h.agent.Wait()
 	if out, err := h.command("agent", "--remove", "--root", h.root, "--config", filepath.Join(h.root, "gpuhost.toml")).CombinedOutput(); err != nil {
@@ -273,6 +264,21 @@ func (h *host) remove() {
 	sweepCgroups("gpuhost-" + config.HostID(h.root))
 	if err := os.RemoveAll(h.root); err != nil {
 		h.b.Log(err)
+	}
+}
+
+// removeInstances deletes what still runs.
+func (h *host) removeInstances() {
+	args := []string{"rm", "--yes"}
+	list, err := h.api.List(context.Background(), spec.KindInstance, "")
+	if err != nil || len(list) == 0 {
+		return // no agent: the failure has been told
+	}
+	for _, o := range list {
+		args = append(args, o.Metadata.Tenant+"/"+o.Metadata.Name)
+	}
+	if out, err := h.command(args...).CombinedOutput(); err != nil {
+		h.b.Logf("remove instances: %v\n%s", err, out)
 	}
 }
 
