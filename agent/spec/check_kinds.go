@@ -3,7 +3,6 @@ package spec
 import (
 	"maps"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -83,8 +82,8 @@ func (c *checker) instance(s *InstanceSpec) {
 }
 
 var (
-	envSyntax  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
-	userSyntax = regexp.MustCompile(`^(\d{1,5})(?::(\d{1,5}))?$`)
+	envSyntax  = compiled(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
+	userSyntax = compiled(`^(\d{1,5})(?::(\d{1,5}))?$`)
 )
 
 // process checks what the container will execute, as whom and with what environment.
@@ -98,7 +97,7 @@ func (c *checker) process(s *InstanceSpec) {
 	if s.User == "" {
 		return
 	}
-	match := userSyntax.FindStringSubmatch(s.User)
+	match := userSyntax().FindStringSubmatch(s.User)
 	if match == nil || !isUserID(match[1]) || match[2] != "" && !isUserID(match[2]) {
 		c.invalid("spec.user", "%s is not a number, or two with a colon, from 0 to %d", quote(s.User), maxUserID)
 	}
@@ -111,7 +110,7 @@ func isUserID(text string) bool {
 
 func (c *checker) env(path, name string, value EnvValue) {
 	switch {
-	case !envSyntax.MatchString(name):
+	case !envSyntax().MatchString(name):
 		c.invalid(path, "%s is not the name of a variable", quote(name))
 	case name == "NVIDIA_VISIBLE_DEVICES":
 		c.invalid(join(path, name), "GPUs are given by spec.gpus alone")

@@ -4,6 +4,7 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
 )
@@ -23,11 +24,17 @@ type Image struct {
 // The grammar of github.com/distribution/reference, whose two megabytes of
 // dependencies these five lines replace.
 var (
-	registrySyntax   = regexp.MustCompile(`^(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?$`)
-	repositorySyntax = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
-	tagSyntax        = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
-	digestSyntax     = regexp.MustCompile(`^(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$`)
+	registrySyntax   = compiled(`^(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?$`)
+	repositorySyntax = compiled(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
+	tagSyntax        = compiled(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
+	digestSyntax     = compiled(`^(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$`)
 )
+
+// compiled defers an expression to its first use: the command line starts often
+// and mostly parses none.
+func compiled(expression string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expression) })
+}
 
 const maxRepository = 255 // letters of registry and repository together, by the distribution specification
 
@@ -62,21 +69,21 @@ func parseArchive(text, file string) (Image, error) {
 
 func parseReference(text string) (Image, error) {
 	rest, digest, hasDigest := strings.Cut(text, "@")
-	if hasDigest && !digestSyntax.MatchString(digest) {
+	if hasDigest && !digestSyntax().MatchString(digest) {
 		return imageProblem(text, "the digest is not sha256: or sha512: and its hexadecimal digits")
 	}
 	name, tag := rest, ""
 	if i := strings.LastIndexByte(rest, ':'); i > strings.LastIndexByte(rest, '/') {
 		name, tag = rest[:i], rest[i+1:]
-		if !tagSyntax.MatchString(tag) {
+		if !tagSyntax().MatchString(tag) {
 			return imageProblem(text, "the tag is not made of letters, digits, _ . and -")
 		}
 	}
 	registry, repository := splitRegistry(name)
 	switch {
-	case !registrySyntax.MatchString(registry):
+	case !registrySyntax().MatchString(registry):
 		return imageProblem(text, "the registry is not a host name")
-	case !repositorySyntax.MatchString(repository):
+	case !repositorySyntax().MatchString(repository):
 		return imageProblem(text, "the name is not made of lower-case letters, digits and single separators")
 	case len(registry)+len(repository) >= maxRepository:
 		return imageProblem(text, "the name is too long")

@@ -5,20 +5,27 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // The forms are anchored and short: both are made into paths and file names.
 var (
-	uuidForm = regexp.MustCompile(`^GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
-	pciForm  = regexp.MustCompile(`^(?:([0-9a-f]{4}|[0-9a-f]{8}):)?([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])$`)
+	uuidForm = compiled(`^GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	pciForm  = compiled(`^(?:([0-9a-f]{4}|[0-9a-f]{8}):)?([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])$`)
 )
+
+// compiled defers an expression to its first use: the command line starts often
+// and mostly parses none.
+func compiled(expression string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expression) })
+}
 
 // ParseUUID accepts the UUID of a whole GPU, in any case, and gives the form
 // NVML writes: "GPU-" and lower-case hexadecimal.
 func ParseUUID(text string) (UUID, error) {
 	rest, found := cutPrefixFold(text, "GPU-")
 	id := "GPU-" + strings.ToLower(rest)
-	if !found || !uuidForm.MatchString(id) {
+	if !found || !uuidForm().MatchString(id) {
 		return "", fmt.Errorf("%q is no GPU UUID: want GPU-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx", text)
 	}
 	return UUID(id), nil
@@ -35,7 +42,7 @@ func cutPrefixFold(text, prefix string) (rest string, found bool) {
 // eight digits, and gives "0000:1b:00.0". A domain above ffff does not occur
 // on the buses GPUs sit on and is refused.
 func ParsePCIAddress(text string) (PCIAddress, error) {
-	parts := pciForm.FindStringSubmatch(strings.ToLower(text))
+	parts := pciForm().FindStringSubmatch(strings.ToLower(text))
 	if parts == nil {
 		return "", fmt.Errorf("%q is no PCI address: want 0000:1b:00.0", text)
 	}

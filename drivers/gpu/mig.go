@@ -2,7 +2,6 @@ package gpu
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -19,11 +18,11 @@ type MIGProfile struct {
 // maxSlices is how many GPU slices the largest MIG capable GPU has.
 const maxSlices = 7
 
-var migForm = regexp.MustCompile(`^(?:([1-9])c\.)?([1-9])g\.([1-9][0-9]{0,3})gb((?:\+[a-z.]{2,6}|-me)*)$`)
+var migForm = compiled(`^(?:([1-9])c\.)?([1-9])g\.([1-9][0-9]{0,3})gb((?:\+[a-z.]{2,6}|-me)*)$`)
 
 // ParseMIGProfile reads a profile as written in a specification.
 func ParseMIGProfile(text string) (MIGProfile, error) {
-	parts := migForm.FindStringSubmatch(strings.ToLower(text))
+	parts := migForm().FindStringSubmatch(strings.ToLower(text))
 	if parts == nil {
 		return MIGProfile{}, fmt.Errorf("%q is no MIG profile: want for example 3g.40gb", text)
 	}
