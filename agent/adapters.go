@@ -54,7 +54,7 @@ func (g *guard) Prove(ctx context.Context, uid spec.UID) error {
 	}
 	for _, c := range controls {
 		if !c.Pass {
-			return fault.New(fault.Internal, "prove the guard", "%s %s: expected %s, found %s", c.ID, c.Name, c.Expected, c.Found)
+			return fault.New(fault.Temporary, "prove the guard", "%s %s: expected %s, found %s", c.ID, c.Name, c.Expected, c.Found)
 		}
 	}
 	if len(controls) == 0 {

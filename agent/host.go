@@ -231,7 +231,7 @@ func (h *host) openRooms(context.Context) error {
 	return nil
 }
 
-func (h *host) openLoop(context.Context) error {
+func (h *host) openLoop(ctx context.Context) error {
 	var err error
 	if h.cpus, h.memory, err = capacity(); err != nil {
 		return err
@@ -258,7 +258,7 @@ func (h *host) openLoop(context.Context) error {
 		Now: time.Now, Log: h.log, AtStep: crashPoint(),
 	})
 	h.guard.loop = h.loop
-	return nil
+	return h.loop.Recover(ctx)
 }
 
 // uvmMajor is nvidia-uvm's dynamic major, 0 where no driver is loaded.

@@ -42,7 +42,11 @@ func Remove(ctx context.Context, o Options) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, removePatience)
 	defer cancel()
-	return errors.Join(h.removeNetwork(ctx), h.cgroups.Destroy(ctx), h.stopRuntime(ctx), h.nodes.Destroy(), h.removeFolders())
+	// Whatever still runs ends before the rules that deny it.
+	if err := h.cgroups.Destroy(ctx); err != nil {
+		return err
+	}
+	return errors.Join(h.removeNetwork(ctx), h.stopRuntime(ctx), h.nodes.Destroy(), h.removeFolders())
 }
 
 // removeNetwork closes what is left of VPCs and takes the host's table away.

@@ -161,6 +161,9 @@ func resolvers(addresses []netip.Addr) []string {
 	return out
 }
 
+// listPatience bounds how long containerd, which may be starting, is waited for.
+const listPatience = 2 * time.Second
+
 // Marked implements reconcile.Shared: everything on the host that carries this
 // agent's mark, by what finds it.
 func (s *shared) Marked(ctx context.Context) (reconcile.Marked, error) {
@@ -178,6 +181,8 @@ func (s *shared) Marked(ctx context.Context) (reconcile.Marked, error) {
 			found.Instances[uid] = ""
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, listPatience)
+	defer cancel()
 	containers, err := s.runtime.Leftovers(ctx)
 	for _, c := range containers {
 		found.Instances[c.UID] = c.Tenant

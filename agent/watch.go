@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/gpuhost/gpuhost/agent/config"
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/reconcile"
 	"github.com/gpuhost/gpuhost/agent/spec"
@@ -129,41 +130,38 @@ func trafficOf(o *spec.Object, t network.Traffic) []telemetry.Traffic {
 }
 
 // audit proves every running instance's isolation from kernel state. What fails
-// is told; by policy the instance is fenced.
+// is told; by policy the instance is fenced. One that cannot be looked at keeps
+// nobody else from being looked at.
 func (h *host) audit(ctx context.Context) {
-	audited, err := h.loop.Leases(ctx, nil)
+	instances, err := h.store.List(spec.KindInstance, "")
 	if err != nil {
-		h.log.Warn("find what to audit", "error", err)
+		h.log.Error("list instances", "error", err)
 		return
 	}
-	for _, a := range audited {
-		report, err := h.auditOne(ctx, a)
-		if err != nil {
-			h.log.Warn("audit", "object", a.Object.Ref().String(), "error", err)
-			continue
+	for _, o := range instances {
+		controls, err := h.loop.AuditAtRest(ctx, o, h.readControls)
+		if err != nil && ctx.Err() == nil {
+			h.log.Warn("audit", "object", o.Ref().String(), "error", err)
 		}
-		h.judge(a, report)
+		h.judge(ctx, o, controls)
 	}
 }
 
-// auditOne reads the controls of both rooms.
-func (h *host) auditOne(ctx context.Context, a reconcile.Audited) ([]spec.Control, error) {
-	controls, err := h.isolation.Audit(ctx, a.Lease)
-	if err != nil {
-		return nil, err
-	}
-	guarded, err := h.loop.Guarded(ctx, a.Object.Metadata.UID)
-	return append(controls, guarded...), err
+// readControls reads the isolation room's controls; the loop adds the network's.
+func (h *host) readControls(ctx context.Context, a reconcile.Audited) ([]spec.Control, error) {
+	return h.isolation.Audit(ctx, a.Lease)
 }
 
-func (h *host) judge(a reconcile.Audited, controls []spec.Control) {
+func (h *host) judge(ctx context.Context, o *spec.Object, controls []spec.Control) {
 	for _, c := range controls {
 		if c.Pass {
 			continue
 		}
 		h.metrics.AuditFailure(c.ID)
-		h.log.Error("isolation control failed", "object", a.Object.Ref().String(), "control", c.ID, "name", c.Name, "expected", c.Expected, "found", c.Found)
-		h.loop.Suspect(a.Object, c, h.config.Audit.Policy == "fence")
+		h.log.Error("isolation control failed", "object", o.Ref().String(), "control", c.ID, "name", c.Name, "expected", c.Expected, "found", c.Found)
+		if err := h.loop.Suspect(ctx, o, c, h.config.Audit.Policy == config.PolicyFence); err != nil {
+			h.log.Error("fence", "object", o.Ref().String(), "error", err)
+		}
 	}
 }
 

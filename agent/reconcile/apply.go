@@ -7,6 +7,8 @@ import (
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/plan"
 	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/isolation"
+	"github.com/gpuhost/gpuhost/network"
 )
 
 // apply carries out a plan step by step and records each in rec. The first
@@ -18,9 +20,28 @@ func (l *Loop) apply(ctx context.Context, p plan.Plan, vpc spec.UID, rec *record
 	}
 	rec.planned(ordered)
 	for _, step := range ordered.Steps {
+		if err := l.stillWanted(step, rec); err != nil {
+			return err
+		}
 		if err := l.applyStep(ctx, step, vpc, rec); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// stillWanted ends a plan before it makes or starts a task for an instance that
+// was changed or deleted meanwhile: pulling an image takes long.
+func (l *Loop) stillWanted(step plan.Step, rec *recorder) error {
+	if rec.object == nil || step.Verb != isolation.VerbCreate && step.Verb != isolation.VerbStart {
+		return nil
+	}
+	now, err := l.Store.GetUID(rec.object.Metadata.UID)
+	if err != nil {
+		return err
+	}
+	if now.Metadata.Generation != rec.object.Metadata.Generation {
+		return fault.New(fault.Conflict, step.Verb+" "+step.Title, "it was changed meanwhile")
 	}
 	return nil
 }
@@ -61,6 +82,9 @@ func (l *Loop) toRoom(ctx context.Context, step plan.Step, vpc spec.UID, report 
 	case plan.Network:
 		if step.Object == string(vpc) {
 			return l.Network.Apply(ctx, step, report) // the lane holds it already
+		}
+		if step.Verb == network.VerbProveGuard {
+			return l.proveGuard(ctx, step, report)
 		}
 		return l.lanes.with(ctx, vpcLane+string(vpc), func(ctx context.Context) error {
 			return l.Network.Apply(ctx, step, report)

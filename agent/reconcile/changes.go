@@ -49,11 +49,15 @@ func (c *changes) interrupted() error {
 
 // begin opens a change of an object and returns its id.
 func (c *changes) begin(o *spec.Object, verb, actor string) (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.beginLocked(o, verb, actor)
+}
+
+func (c *changes) beginLocked(o *spec.Object, verb, actor string) (string, error) {
 	ch := &store.Change{
 		ID: string(spec.NewUID()), At: c.now(), Actor: actor, Object: o.Ref(), Verb: verb, State: store.ChangeRunning,
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if old := c.open[o.Metadata.UID]; old != nil {
 		old.State = store.ChangeSuperseded
 		if err := c.endLocked(o.Metadata.UID, old); err != nil {
@@ -151,11 +155,11 @@ func (l *Loop) Task(ref spec.Ref, verb, title, actor string, do func(context.Con
 		begin := l.Now()
 		err := do(ctx, rec.progress(step))
 		rec.ended(step, l.Now().Sub(begin), err)
-		rec.finish(err)
+		rec.end(err)
 	})
 	if !started {
 		err := fault.New(fault.Temporary, verb, "the agent is starting or ending")
-		rec.finish(err)
+		rec.end(err)
 		return "", err
 	}
 	return id, nil
@@ -210,14 +214,13 @@ func (r *recorder) planned(p plan.Plan) {
 
 func (r *recorder) ensure() {
 	r.changes.mu.Lock()
-	open := r.changes.open[r.object.Metadata.UID] != nil
-	r.changes.mu.Unlock()
-	if open {
+	defer r.changes.mu.Unlock()
+	if r.changes.open[r.object.Metadata.UID] != nil {
 		return
 	}
 	// A change that cannot be written down (the disk is full) must not keep the
 	// host from converging.
-	r.id, _ = r.changes.begin(r.object, r.verb, "gpuhost")
+	r.id, _ = r.changes.beginLocked(r.object, r.verb, "gpuhost")
 }
 
 func find(ch *store.Change, id plan.ID) *store.ChangeStep {
@@ -276,16 +279,20 @@ const passing = 10 * time.Second
 // lane itself may still try again; while that is expected to help soon, the change
 // stays open.
 func (r *recorder) finish(err error) {
+	r.close(err, fault.Is(err, fault.Temporary))
+}
+
+// end ends the change whatever the error: nobody tries again.
+func (r *recorder) end(err error) { r.close(err, false) }
+
+func (r *recorder) close(err error, retried bool) {
 	if r.object == nil {
 		return
 	}
 	r.changes.mu.Lock()
 	defer r.changes.mu.Unlock()
 	ch := r.changes.open[r.object.Metadata.UID]
-	if ch == nil || ch.ID != r.id {
-		return
-	}
-	if fault.Is(err, fault.Temporary) && r.changes.now().Sub(ch.At) < passing {
+	if ch == nil || ch.ID != r.id || retried && r.changes.now().Sub(ch.At) < passing {
 		return
 	}
 	ch.State = store.ChangeDone

@@ -120,6 +120,24 @@ func (c *claimer) address(ctx context.Context, o *spec.Object, at place) (netip.
 	return netip.ParseAddr(value)
 }
 
+// addressFor gives an instance that is to run its address. One that goes has the
+// address it had, or none: nothing may keep it from going.
+func (c *claimer) addressFor(ctx context.Context, v *view) (netip.Addr, error) {
+	if v.decision.keeps() {
+		return c.address(ctx, v.object, v.at)
+	}
+	claims, err := c.taken(poolAddresses(v.at.vpc.Metadata.UID))
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for value, owner := range claims {
+		if owner == v.object.Metadata.UID {
+			return netip.ParseAddr(value)
+		}
+	}
+	return netip.Addr{}, nil
+}
+
 func askedAddress(ref spec.Ref, asked string, subnet netip.Prefix, taken func(string) bool) (string, error) {
 	a, err := netip.ParseAddr(asked)
 	what := "give " + ref.String() + " the address " + asked

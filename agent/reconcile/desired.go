@@ -134,7 +134,7 @@ func vpcOf(o *spec.Object, objects []*spec.Object, transit netip.Prefix, protect
 	}
 	groups := make(map[string]network.Group)
 	for _, g := range objects {
-		if g.Kind == spec.KindSecurityGroup && g.Metadata.Tenant == o.Metadata.Tenant && g.Metadata.DeletedAt == nil {
+		if g.Kind == spec.KindSecurityGroup && g.Metadata.Tenant == o.Metadata.Tenant {
 			groups[g.Metadata.Name] = network.Group{Generation: g.Metadata.Generation, Spec: *g.Spec.(*spec.SecurityGroupSpec)}
 		}
 	}

@@ -287,6 +287,9 @@ func (b *bench) run() {
 	ctx, cancel := context.WithCancel(context.Background())
 	b.cancel = cancel
 	done := make(chan error, 1)
+	if err := b.loop.Recover(ctx); err != nil {
+		b.t.Fatal(err)
+	}
 	go func(l *Loop) { done <- l.Run(ctx) }(b.loop)
 	b.stop = func() { cancel(); <-done }
 }

@@ -1,41 +1,50 @@
 package reconcile
 
 import (
+	"context"
 	"fmt"
 	"time"
 
+	"github.com/gpuhost/gpuhost/agent/plan"
 	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/agent/store"
+	"github.com/gpuhost/gpuhost/isolation"
 )
 
 // Suspect notes that a control of a running instance was not found as granted.
-// With fence the instance is fenced: it opens no device any more until the
-// operator restarts it.
-func (l *Loop) Suspect(o *spec.Object, c spec.Control, fence bool) {
+// With fence the instance is fenced: written down first, so that no later agent
+// opens it again, then at once, because its lane may be busy for long. It stays
+// fenced until the operator restarts it.
+func (l *Loop) Suspect(ctx context.Context, o *spec.Object, c spec.Control, fence bool) error {
 	text := fmt.Sprintf("control %s (%s): expected %s, found %s", c.ID, c.Name, c.Expected, c.Found)
 	l.mu.Lock()
 	known := l.suspects[o.Metadata.UID]
-	if l.suspects[o.Metadata.UID] = runOf(o); fence {
-		l.fenced[o.Metadata.UID] = runOf(o)
-	}
+	l.suspects[o.Metadata.UID] = runOf(o)
 	l.mu.Unlock()
 	if known != runOf(o) {
 		l.event(o, "AuditFailed", text)
 	}
-	l.TriggerInstance(o.Metadata.UID)
+	if !fence {
+		return nil
+	}
+	defer l.TriggerInstance(o.Metadata.UID)
+	err := l.Store.UpdateRecord(o.Metadata.UID, func(r *store.Record) { r.FencedRun = runOf(o) })
+	if err != nil {
+		return err
+	}
+	return l.Isolation.Apply(ctx, fenceStep(o, text), func(plan.Progress) {})
 }
 
-// isFenced says whether the instance was fenced in the run it is in. A restart is
-// a new run, with a new task.
-func (l *Loop) isFenced(o *spec.Object) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.fenced[o.Metadata.UID] == runOf(o)
+func fenceStep(o *spec.Object, why string) plan.Step {
+	step := plan.NewStep(plan.Isolation, isolation.VerbFence, string(o.Metadata.UID), why, isolation.EndArgs{Tenant: o.Metadata.Tenant})
+	step.Title, step.Risk = o.Ref().String(), plan.RiskDisrupts
+	return step
 }
 
-// aliveWithin is how long the loop may be silent before the watchdog is not fed.
+// aliveWithin is how long the pulse may be silent before the watchdog is not fed.
 const aliveWithin = time.Minute
 
-// Alive says whether the loop still turns: its beat goes through the lanes.
+// Alive says whether lanes are still being served.
 func (l *Loop) Alive() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

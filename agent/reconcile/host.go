@@ -18,16 +18,15 @@ func (l *Loop) host(ctx context.Context) error {
 		return err
 	}
 	var vpcs []network.VPC
+	var errs []error
 	for _, o := range networks {
 		want, err := l.wantVPC(ctx, o)
-		if err != nil {
-			return err
-		}
-		if want != nil {
+		errs = append(errs, err) // one VPC's trouble is not the others'
+		if err == nil && want != nil {
 			vpcs = append(vpcs, *want)
 		}
 	}
-	return l.Shared.Sync(ctx, vpcs)
+	return errors.Join(append(errs, l.Shared.Sync(ctx, vpcs))...)
 }
 
 // sweep looks for what carries our mark and is no longer stored: a crash between
@@ -40,11 +39,6 @@ func (l *Loop) sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, uid := range marked.VPCs {
-		if _, err := l.Store.GetUID(uid); fault.Is(err, fault.NotFound) {
-			l.lanes.trigger(vpcLane + string(uid))
-		}
-	}
 	errs := []error{l.Shared.DropLogs(ctx, func(uid spec.UID) bool {
 		_, err := l.Store.GetUID(uid)
 		return !fault.Is(err, fault.NotFound)
@@ -54,7 +48,16 @@ func (l *Loop) sweep(ctx context.Context) error {
 			errs = append(errs, l.sweepInstance(ctx, uid, tenant))
 		}
 	}
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	// Their networks go last: a default-deny outlives what it denies.
+	for _, uid := range marked.VPCs {
+		if _, err := l.Store.GetUID(uid); fault.Is(err, fault.NotFound) {
+			l.lanes.trigger(vpcLane + string(uid))
+		}
+	}
+	return nil
 }
 
 // sweepObjects drops what is to go and had users when that was asked for.
@@ -83,7 +86,16 @@ func (l *Loop) sweepInstance(ctx context.Context, uid spec.UID, tenant string) e
 			return err
 		}
 		l.Log.Warn("an instance that is not stored is taken away", "uid", string(uid), "tenant", tenant)
-		return l.apply(ctx, isolation.Plan(lease, have, l.Now()), "", l.changes.silent())
+		if err := l.apply(ctx, isolation.Plan(lease, have, l.Now()), "", l.changes.silent()); err != nil {
+			return err
+		}
+		l.mu.Lock()
+		delete(l.held, uid)
+		delete(l.strange, uid)
+		l.mu.Unlock()
+		l.lanes.trigger(laneGPUs)
+		l.wakeWaiting()
+		return nil
 	})
 }
 

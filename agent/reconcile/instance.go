@@ -21,28 +21,36 @@ const replans = 5
 
 // instance is one run of an instance's lane.
 func (l *Loop) instance(ctx context.Context, uid spec.UID) (time.Duration, error) {
-	change := l.changes.current(uid)
-	o, err := l.Store.GetUID(uid)
-	if fault.Is(err, fault.NotFound) {
-		l.changes.gone(uid)
-		l.hold(uid, false)
-		l.lanes.forget(instanceLane + string(uid))
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	rec := l.changes.recorderOf(o, change)
 	waited := false
-	for range replans {
-		var view *view
-		view, err = l.converge(ctx, o, rec)
-		if fault.Is(err, fault.Conflict) || l.handedOver(ctx, &waited, err) {
-			continue
+	for try := 1; ; try++ {
+		change := l.changes.current(uid)
+		o, err := l.Store.GetUID(uid)
+		if fault.Is(err, fault.NotFound) {
+			l.forgetInstance(uid)
+			return 0, nil
 		}
-		return l.settle(ctx, o, view, rec, err)
+		if err != nil {
+			return 0, err
+		}
+		rec := l.changes.recorderOf(o, change)
+		view, err := l.converge(ctx, o, rec)
+		again := fault.Is(err, fault.Conflict) || l.handedOver(ctx, &waited, err)
+		if !again || try == replans {
+			return l.settle(ctx, o, view, rec, err)
+		}
 	}
-	return l.settle(ctx, o, nil, rec, err)
+}
+
+// forgetInstance lets go of what the loop remembered of an instance that is no
+// longer stored. A stranger's hold is the sweep's to end.
+func (l *Loop) forgetInstance(uid spec.UID) {
+	l.changes.gone(uid)
+	l.mu.Lock()
+	if !l.strange[uid] {
+		delete(l.held, uid)
+	}
+	l.mu.Unlock()
+	l.lanes.forget(instanceLane + string(uid))
 }
 
 // handedOver says whether planning anew may find GPUs that were not free: it
@@ -78,6 +86,10 @@ func (l *Loop) converge(ctx context.Context, o *spec.Object, rec *recorder) (*vi
 	if err != nil {
 		return nil, err
 	}
+	if err := l.takePlace(ctx, o); err != nil {
+		return nil, err
+	}
+	w.held = l.holders()
 	v, err := l.look(ctx, o, w)
 	if err != nil {
 		return v, err
@@ -89,7 +101,6 @@ func (l *Loop) converge(ctx context.Context, o *spec.Object, rec *recorder) (*vi
 		return v, err
 	}
 	if v.decision.keeps() {
-		l.hold(o.Metadata.UID, true)
 		if err := l.guard(ctx, v, rec); err != nil {
 			return v, err
 		}
@@ -102,7 +113,25 @@ func (l *Loop) converge(ctx context.Context, o *spec.Object, rec *recorder) (*vi
 	if err := l.apply(ctx, p, v.at.vpc.Metadata.UID, rec); err != nil {
 		return v, err
 	}
+	if len(heldBy(v.gpus, o.Metadata.UID)) > instanceOf(o).GPUs.Count {
+		l.lanes.trigger(laneGPUs) // those it gave back are on their way
+	}
 	return l.look(ctx, o, w)
+}
+
+// takePlace makes an instance that is to run keep its GPUs before its ledger is
+// read. A hand-over under way was planned without it and may be draining a GPU
+// that still names it: that is waited for, and the next one sees the instance.
+func (l *Loop) takePlace(ctx context.Context, o *spec.Object) error {
+	uid := o.Metadata.UID
+	record, err := l.Store.Record(uid)
+	if err != nil || l.holds(uid) || !decide(o, record, l.Now()).keeps() {
+		return err
+	}
+	return l.lanes.with(ctx, laneGPUs, func(context.Context) error {
+		l.hold(uid, true)
+		return nil
+	})
 }
 
 // refuseUnlimited keeps instances from running without a limit they are to have:
@@ -140,7 +169,7 @@ func (l *Loop) look(ctx context.Context, o *spec.Object, w world) (*view, error)
 		return nil, err
 	}
 	v.decision = decide(o, v.record, l.Now())
-	if v.decision.want == isolation.WantRunning && l.isFenced(o) {
+	if v.decision.want == isolation.WantRunning && v.record.FencedRun == runOf(o) {
 		v.decision = decision{want: isolation.WantFenced, why: "an isolation control failed; gpuhost restart lets it run anew"}
 	}
 	if err := l.place(ctx, v, w); err != nil {
@@ -177,7 +206,7 @@ func (l *Loop) place(ctx context.Context, v *view, w world) error {
 	if v.at, err = placeOf(o, w.find); err != nil {
 		return err
 	}
-	if v.address, err = w.claims.address(ctx, o, v.at); err != nil {
+	if v.address, err = w.claims.addressFor(ctx, v); err != nil {
 		return err
 	}
 	v.lease = leaseOf(o, v.decision, ids, nil, l.Settings.Nameserver)
@@ -190,6 +219,9 @@ func (l *Loop) grant(v *view) error {
 	request := requestOf(v.object, v.decision)
 	if request.Count == 0 {
 		return nil
+	}
+	if request.Want && l.strangers() && len(heldBy(v.gpus, request.Instance)) < request.Count {
+		return fault.New(fault.Temporary, "give GPUs to "+v.object.Ref().String(), "an instance that is not stored is being taken away")
 	}
 	if !request.Want {
 		v.lease.GPUs = heldBy(v.gpus, request.Instance)

@@ -165,6 +165,24 @@ func (l *lanes) with(ctx context.Context, key string, f func(context.Context) er
 	return ln.hold(ctx, func() error { return f(ctx) })
 }
 
+// try is with, but gives up at once when a run of key is under way or waiting.
+func (l *lanes) try(ctx context.Context, key string, f func(context.Context) error) error {
+	l.mu.Lock()
+	ln := l.getLocked(key)
+	busy := ln.pending
+	l.mu.Unlock()
+	if busy {
+		return errBusy
+	}
+	select {
+	case ln.lock <- struct{}{}:
+		defer func() { <-ln.lock }()
+		return f(ctx)
+	default:
+		return errBusy
+	}
+}
+
 func (l *lanes) once(ctx context.Context, key string, ln *lane) (again time.Duration, err error) {
 	err = ln.hold(ctx, func() (err error) {
 		again, err = l.work(ctx, key)

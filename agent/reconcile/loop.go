@@ -58,7 +58,7 @@ type Loop struct {
 	mu       sync.Mutex
 	held     map[spec.UID]bool   // instances that keep their GPUs and their place in the network
 	suspects map[spec.UID]string // to the run in which an audit failed
-	fenced   map[spec.UID]string // to the run that is fenced
+	strange  map[spec.UID]bool   // found on the host at the start and not stored
 	beat     time.Time           // of the pulse
 }
 
@@ -66,7 +66,7 @@ type Loop struct {
 func New(d Deps) *Loop {
 	l := &Loop{
 		Deps: d, held: make(map[spec.UID]bool),
-		suspects: make(map[spec.UID]string), fenced: make(map[spec.UID]string), beat: d.Now(),
+		suspects: make(map[spec.UID]string), strange: make(map[spec.UID]bool), beat: d.Now(),
 	}
 	l.lanes = newLanes(d.Log, l.work)
 	l.changes = newChanges(d.Store, d.Now)
@@ -76,18 +76,20 @@ func New(d Deps) *Loop {
 // Run works until ctx is done. Everything on the host stays as it is then:
 // tenants do not notice that nobody decides.
 func (l *Loop) Run(ctx context.Context) error {
-	if err := l.recover(ctx); err != nil {
-		return err
-	}
+	l.TriggerAll()
+	l.lanes.trigger(laneBeat)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { l.lanes.run(ctx); return nil })
 	group.Go(func() error { l.resync(ctx); return nil })
 	return group.Wait()
 }
 
-// recover runs before any lane: whatever was in force stays held until its own
-// lane has looked at it, so that no GPU is taken from a tenant that still runs.
-func (l *Loop) recover(context.Context) error {
+// Recover comes before Run and before anybody asks: whatever was in force stays
+// held until its own lane has looked at it, so that no GPU and no guard is taken
+// from a tenant that still runs. That holds for what nobody has stored, too: until
+// the sweep has ended it, no GPU is given out, because the ledger may not know
+// whose they are.
+func (l *Loop) Recover(ctx context.Context) error {
 	if err := l.changes.interrupted(); err != nil {
 		return err
 	}
@@ -98,9 +100,25 @@ func (l *Loop) recover(context.Context) error {
 	for _, o := range instances {
 		l.hold(o.Metadata.UID, true)
 	}
-	l.TriggerAll()
-	l.lanes.trigger(laneBeat)
+	marked, err := l.Shared.Marked(ctx)
+	if err != nil {
+		l.Log.Warn("not everything that carries the host's mark could be listed", "error", err) // containerd is not up yet
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for uid := range marked.Instances {
+		if !l.held[uid] {
+			l.held[uid], l.strange[uid] = true, true
+		}
+	}
 	return nil
+}
+
+// strangers says whether something that is not stored may still hold GPUs.
+func (l *Loop) strangers() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.strange) > 0
 }
 
 func (l *Loop) resync(ctx context.Context) {
@@ -147,12 +165,28 @@ func (l *Loop) TriggerObject(o *spec.Object) {
 		}
 	case spec.KindNetwork:
 		l.lanes.trigger(vpcLane + string(o.Metadata.UID))
-	case spec.KindSecurityGroup, spec.KindSubnet:
+	case spec.KindSecurityGroup, spec.KindSubnet, spec.KindSecret:
 		l.triggerVPCs(o.Metadata.Tenant)
+		l.triggerStanding(o.Metadata.Tenant)
 	case spec.KindTenant:
 		l.lanes.trigger(tenantLane + string(o.Metadata.UID))
 	case spec.KindHost:
 		l.lanes.trigger(laneHost)
+	}
+}
+
+// triggerStanding wakes a tenant's instances that do not run: what they lacked may
+// be there now.
+func (l *Loop) triggerStanding(tenant string) {
+	instances, err := l.Store.List(spec.KindInstance, tenant)
+	if err != nil {
+		l.Log.Error("list instances", "tenant", tenant, "error", err)
+		return
+	}
+	for _, o := range instances {
+		if o.Status == nil || o.Status.Phase != spec.PhaseRunning {
+			l.TriggerInstance(o.Metadata.UID)
+		}
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"github.com/gpuhost/gpuhost/agent/store"
 	"github.com/gpuhost/gpuhost/drivers"
 	"github.com/gpuhost/gpuhost/drivers/gpu"
-	"github.com/gpuhost/gpuhost/isolation"
 )
 
 // Planned is what would happen to one object and to the host because of it.
@@ -22,8 +21,6 @@ type Planned struct {
 // Preview says what writing these objects would change, without changing
 // anything. No objects means: what the stored ones still call for.
 func (l *Loop) Preview(ctx context.Context, objects []*spec.Object) ([]Planned, error) {
-	l.admit.Lock()
-	defer l.admit.Unlock()
 	before, err := l.Store.All()
 	if err != nil {
 		return nil, err
@@ -49,7 +46,7 @@ func (l *Loop) imagine(ctx context.Context, before, objects []*spec.Object) (pla
 		}
 		return planned, before, nil
 	}
-	admission, err := l.admission(ctx)
+	admission, err := l.admissionFor(ctx, objects)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -203,45 +200,6 @@ func found(p Planned) string {
 		return "not stored"
 	}
 	return "stored otherwise"
-}
-
-// Leases gives the lease of every instance that is wanted running, with the
-// pid of its task: what an audit compares the kernel with.
-func (l *Loop) Leases(ctx context.Context, only []spec.Ref) ([]Audited, error) {
-	w, err := l.world()
-	if err != nil {
-		return nil, err
-	}
-	wanted := make(map[spec.Ref]bool)
-	for _, ref := range only {
-		if _, err := w.find(ref); err != nil {
-			return nil, err
-		}
-		wanted[ref] = true
-	}
-	w.claims = l.drafting()
-	var out []Audited
-	for _, o := range live(w.objects) {
-		if len(only) > 0 && !wanted[o.Ref()] {
-			continue
-		}
-		v, err := l.look(ctx, o, w)
-		if err != nil {
-			return nil, err
-		}
-		if pid := v.have.Container.Task.Pid; v.have.Running() && pid > 0 {
-			out = append(out, Audited{Object: o, Lease: v.lease, Pid: pid, VPC: v.at.vpc.Metadata.UID})
-		}
-	}
-	return out, nil
-}
-
-// Audited is one running instance and what it was granted.
-type Audited struct {
-	Object *spec.Object
-	Lease  isolation.Lease
-	Pid    int
-	VPC    spec.UID
 }
 
 // GPUs gives the inventory with the ledger.

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/gpuhost/gpuhost/agent/plan"
 	"github.com/gpuhost/gpuhost/agent/spec"
 	"github.com/gpuhost/gpuhost/agent/store"
+	"github.com/gpuhost/gpuhost/drivers"
 	"github.com/gpuhost/gpuhost/isolation"
 )
 
@@ -63,7 +65,7 @@ func (l *Loop) vanish(ctx context.Context, v *view, rec *recorder) (time.Duratio
 	if err != nil {
 		return 0, err
 	}
-	if left := heldBy(have, v.object.Metadata.UID); len(left) > 0 {
+	if left := inHandover(have, v.object.Metadata.UID); left > 0 {
 		l.putStatus(v.object, statusOf(v, l.Now()))
 		return handoverPause, nil
 	}
@@ -76,6 +78,18 @@ func (l *Loop) vanish(ctx context.Context, v *view, rec *recorder) (time.Duratio
 	l.triggerTenant(v.object.Metadata.Tenant)
 	l.lanes.trigger(laneSweep)
 	return 0, nil
+}
+
+// inHandover counts the GPUs that are still on their way back from an instance.
+// One in quarantine stays there without it.
+func inHandover(have drivers.Have, uid spec.UID) int {
+	n := 0
+	for _, e := range have.Entries {
+		if e.Owner == uid && e.State != drivers.Quarantined && e.State != drivers.Free {
+			n++
+		}
+	}
+	return n
 }
 
 func (l *Loop) triggerTenant(name string) {
@@ -144,6 +158,7 @@ func statusOf(v *view, now time.Time) spec.Status {
 		Type: "Ready", Status: s.Phase == spec.PhaseRunning, Reason: string(s.Phase), Message: v.decision.why,
 		ObservedGeneration: v.object.Metadata.Generation, Since: now,
 	})
+	s.Conditions = slices.DeleteFunc(s.Conditions, func(c spec.Condition) bool { return c.Type == "LimitsReduced" })
 	if left := isolation.LeftOut(v.lease.Limits, v.have.Controllers); len(left) > 0 && v.have.Running() {
 		s.SetCondition(spec.Condition{
 			Type: "LimitsReduced", Status: true, Reason: "NoController",

@@ -1,7 +1,9 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -45,7 +47,7 @@ func (l *Loop) Write(ctx context.Context, objects []*spec.Object, how WriteOptio
 			return nil, err
 		}
 	}
-	admission, err := l.admission(ctx)
+	admission, err := l.admissionFor(ctx, objects)
 	if err != nil {
 		return nil, err
 	}
@@ -145,6 +147,15 @@ func (l *Loop) tell(o *spec.Object, verb, actor string) {
 	}
 }
 
+// admissionFor reads what the host has where instances are among the objects: a
+// rule is changed without asking the GPUs.
+func (l *Loop) admissionFor(ctx context.Context, objects []*spec.Object) (Admission, error) {
+	if !slices.ContainsFunc(objects, isInstance) {
+		return Admission{CPUs: l.Settings.CPUs, Memory: l.Settings.Memory, Small: l.Settings.Small}, nil
+	}
+	return l.admission(ctx)
+}
+
 // admission reads what the host has.
 func (l *Loop) admission(ctx context.Context) (Admission, error) {
 	have, err := l.Drivers.Observe(ctx)
@@ -180,6 +191,10 @@ func (l *Loop) SetState(ctx context.Context, ref spec.Ref, verb, actor string) (
 	if err != nil {
 		return ref, "", err
 	}
+	if o.Metadata.Source == spec.SourceFile {
+		return ref, "", fault.New(fault.Conflict, verb+" "+ref.String(), "it belongs to a file").
+			WithHint("write its state in spec.d and reload: systemctl reload gpuhost")
+	}
 	changed := *o
 	in := *instanceOf(o)
 	in.State = spec.StateRunning
@@ -189,12 +204,11 @@ func (l *Loop) SetState(ctx context.Context, ref spec.Ref, verb, actor string) (
 	case "restart":
 		in.RestartedAt = l.Now().UTC().Format(time.RFC3339Nano)
 	case "start":
-		if l.ended(o) {
+		if l.over(o) {
 			in.RestartedAt = l.Now().UTC().Format(time.RFC3339Nano)
 		}
 	}
-	changed.Spec = &in
-	changed.Metadata.Generation = 0
+	changed.Spec = &in // the generation stays: a write in between is a conflict
 	out, err := l.Write(ctx, []*spec.Object{&changed}, WriteOptions{Source: o.Metadata.Source, Actor: actor})
 	if err != nil {
 		return ref, "", err
@@ -202,10 +216,11 @@ func (l *Loop) SetState(ctx context.Context, ref spec.Ref, verb, actor string) (
 	return ref, out[0].Change, nil
 }
 
-// ended says whether an instance's run is over, so that a start is a new one.
-func (l *Loop) ended(o *spec.Object) bool {
+// over says whether an instance's run is over, by its own end or by a fence, so
+// that a start is a new one.
+func (l *Loop) over(o *spec.Object) bool {
 	r, err := l.Store.Record(o.Metadata.UID)
-	return err == nil && r.LastExit != nil && r.EndedRun == runOf(o)
+	return err == nil && (r.LastExit != nil && r.EndedRun == runOf(o) || r.FencedRun == runOf(o))
 }
 
 // WriteFiles makes exactly these objects the ones that files own: they are
@@ -221,16 +236,35 @@ func (l *Loop) WriteFiles(ctx context.Context, objects []*spec.Object) error {
 	if err != nil {
 		return err
 	}
-	for _, o := range all {
-		if o.Metadata.Source != spec.SourceFile || o.Metadata.DeletedAt != nil || slices.ContainsFunc(objects, sameAs(o)) {
+	dropped := slices.DeleteFunc(all, func(o *spec.Object) bool {
+		return o.Metadata.Source != spec.SourceFile || o.Metadata.DeletedAt != nil || slices.ContainsFunc(objects, sameAs(o))
+	})
+	slices.SortStableFunc(dropped, func(x, y *spec.Object) int { return cmp.Compare(lastToGo(x), lastToGo(y)) })
+	var errs []error
+	for _, o := range dropped {
+		if err := l.refuseUsed(o.Ref()); err != nil {
+			errs = append(errs, err) // others stand on it: it stays
 			continue
 		}
-		if _, err := l.mark(o.Ref(), 0, actor); err != nil {
-			return err
-		}
+		_, err := l.mark(o.Ref(), 0, actor)
+		errs = append(errs, err)
 	}
 	l.lanes.trigger(laneSweep)
-	return nil
+	return errors.Join(errs...)
+}
+
+// lastToGo orders a removal: instances, then what they stand on, then tenants.
+func lastToGo(o *spec.Object) int {
+	switch o.Kind {
+	case spec.KindInstance:
+		return 0
+	case spec.KindNetwork:
+		return 2
+	case spec.KindTenant:
+		return 3
+	default:
+		return 1
+	}
 }
 
 // Delete asks for an object to go. ifMatch is its generation, 0 for any. What a
@@ -320,9 +354,17 @@ func uses(o *spec.Object, ref spec.Ref) bool {
 			ref.Kind == spec.KindSecret && usesSecret(in, ref.Name)
 	case *spec.SubnetSpec:
 		return ref.Kind == spec.KindNetwork && in.Network == ref.Name
+	case *spec.SecurityGroupSpec:
+		return ref.Kind == spec.KindSecurityGroup && o.Metadata.Name != ref.Name && namesGroup(in, ref.Name)
 	default:
 		return false
 	}
+}
+
+func namesGroup(in *spec.SecurityGroupSpec, name string) bool {
+	return slices.ContainsFunc(slices.Concat(in.Ingress, in.Egress), func(r spec.Rule) bool {
+		return r.Remote == spec.GroupPrefix+name
+	})
 }
 
 func usesSecret(in *spec.InstanceSpec, name string) bool {

@@ -25,7 +25,7 @@ type Host struct {
 	Settings *config.Config
 	Facts    HostFacts
 	Samples  func() map[gpu.UUID]gpu.Sample
-	Auditor  func(context.Context, reconcile.Audited) ([]spec.Control, error)
+	Controls reconcile.AuditRead
 	Parts    func(context.Context) []api.PartStatus
 	Checks   func(context.Context, []string) ([]api.CheckResult, error)
 }
@@ -157,25 +157,48 @@ func (s Host) SetGPU(ctx context.Context, who api.Caller, id gpu.UUID, r api.GPU
 	})
 }
 
-// Audit implements api.Host.
+// Audit implements api.Host. Without refs it passes over instances that do not run.
 func (s Host) Audit(ctx context.Context, refs []spec.Ref) ([]api.AuditReport, error) {
-	audited, err := s.Loop.Leases(ctx, refs)
+	instances, err := s.instances(refs)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]api.AuditReport, 0, len(audited))
-	for _, a := range audited {
-		controls, err := s.Auditor(ctx, a)
-		if err != nil {
+	out := make([]api.AuditReport, 0, len(instances))
+	for _, o := range instances {
+		controls, err := s.Loop.Audit(ctx, o, s.Controls)
+		switch {
+		case err != nil:
 			return nil, err
+		case len(controls) > 0:
+			out = append(out, reportOf(o, controls))
+		case len(refs) > 0:
+			return nil, fault.New(fault.Conflict, "audit "+o.Ref().String(), "it does not run").
+				WithHint("gpuhost describe instance %s/%s", o.Metadata.Tenant, o.Metadata.Name)
 		}
-		report := api.AuditReport{Object: a.Object.Ref(), At: time.Now().UTC(), Pass: true, Controls: controls}
-		for _, c := range controls {
-			report.Pass = report.Pass && c.Pass
-		}
-		out = append(out, report)
 	}
 	return out, nil
+}
+
+func (s Host) instances(refs []spec.Ref) ([]*spec.Object, error) {
+	if len(refs) == 0 {
+		return s.Store.List(spec.KindInstance, "")
+	}
+	out := make([]*spec.Object, len(refs))
+	for i, ref := range refs {
+		var err error
+		if out[i], err = s.Store.Get(ref); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func reportOf(o *spec.Object, controls []spec.Control) api.AuditReport {
+	report := api.AuditReport{Object: o.Ref(), At: time.Now().UTC(), Pass: true, Controls: controls}
+	for _, c := range controls {
+		report.Pass = report.Pass && c.Pass
+	}
+	return report
 }
 
 // Doctor implements api.Host.

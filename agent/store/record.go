@@ -17,6 +17,7 @@ type Record struct {
 	Restarts   int              `json:"restarts,omitempty"`
 	LastExit   *spec.ExitStatus `json:"lastExit,omitempty"`
 	EndedRun   string           `json:"endedRun,omitempty"`   // the run that ended by itself
+	FencedRun  string           `json:"fencedRun,omitempty"`  // the run in which an isolation control failed
 	NotBefore  time.Time        `json:"notBefore,omitzero"`   // of the next try
 	FailStreak int              `json:"failStreak,omitempty"` // tries in a row that ended soon
 }
