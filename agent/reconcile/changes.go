@@ -40,11 +40,20 @@ func (c *changes) interrupted() error {
 			continue
 		}
 		ch.State, ch.Error = store.ChangeFailed, "the agent was restarted while this was under way; the work itself goes on"
-		if err := c.store.PutChange(&ch); err != nil {
+		if err := c.interrupt(&ch); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// interrupt ends one, and tells those who asked for it before this agent got
+// here: the API answers sooner than the loop begins.
+func (c *changes) interrupt(ch *store.Change) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.movedLocked(ch.ID)
+	return c.store.PutChange(ch)
 }
 
 // begin opens a change of an object and returns its id.
@@ -104,13 +113,20 @@ func (c *changes) get(id string) (store.Change, <-chan struct{}, error) {
 	defer c.mu.Unlock()
 	for _, ch := range c.open {
 		if ch.ID == id {
-			moved := make(chan struct{})
-			c.waits[id] = append(c.waits[id], moved)
-			return snapshot(ch), moved, nil
+			return snapshot(ch), c.waitLocked(id), nil
 		}
 	}
 	ch, err := c.store.Change(id)
-	return ch, nil, err
+	if err != nil || ch.State.Ended() {
+		return ch, nil, err
+	}
+	return ch, c.waitLocked(id), nil // an earlier agent's, which is about to be ended
+}
+
+func (c *changes) waitLocked(id string) <-chan struct{} {
+	moved := make(chan struct{})
+	c.waits[id] = append(c.waits[id], moved)
+	return moved
 }
 
 // Change gives one change, open or ended.

@@ -49,6 +49,33 @@ func TestWhichRunEndsAChange(t *testing.T) {
 	}
 }
 
+// A command line that waited through a crash asks the next agent before its loop
+// has begun.
+func TestWhoAsksEarlyHearsOfAnInterruptedChange(t *testing.T) {
+	s := openStore(t)
+	o := &spec.Object{Kind: spec.KindInstance, Metadata: spec.Metadata{Tenant: "acme", Name: "a", UID: spec.NewUID()}}
+	id, err := newChanges(s, time.Now).begin(o, "change", "root")
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := newChanges(s, time.Now)
+	ch, moved, err := next.get(id)
+	if err != nil || ch.State != store.ChangeRunning || moved == nil {
+		t.Fatalf("early: %s, %v, %v", ch.State, moved, err)
+	}
+	if err := next.interrupted(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-moved:
+	default:
+		t.Error("nobody told that it ended")
+	}
+	if ch, _, err := next.get(id); err != nil || ch.State != store.ChangeFailed {
+		t.Errorf("then: %s, %v", ch.State, err)
+	}
+}
+
 func openStore(t *testing.T) *store.Store {
 	t.Helper()
 	s, err := store.Open(filepath.Join(t.TempDir(), "state.db"), store.Options{Now: time.Now, BootID: "boot", Key: make([]byte, 32), Volatile: true})
