@@ -278,7 +278,7 @@ func (h *host) removeInstances() {
 		args = append(args, o.Metadata.Tenant+"/"+o.Metadata.Name)
 	}
 	if out, err := h.command(args...).CombinedOutput(); err != nil {
-		h.b.Logf("remove instances: %v\n%s", err, out)
+		h.b.Logf("remove instances: %v: %s", err, out[max(0, len(out)-500):])
 	}
 }
 
