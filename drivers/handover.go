@@ -53,6 +53,9 @@ type HandoverArgs struct {
 // that is held must not keep the others from their turn.
 func PlanHandover(have Have, present map[spec.UID]bool, now time.Time) plan.Plan {
 	var p plan.Plan
+	if have.Stale {
+		return p // nothing can be proved now, and nothing is to be quarantined for it
+	}
 	for _, d := range have.known() {
 		e, there := have.Entries[d.UUID]
 		if !there {

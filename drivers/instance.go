@@ -16,6 +16,9 @@ type Have struct {
 	Inventory gpu.Inventory
 	Entries   map[gpu.UUID]Entry
 	BootID    string // of the running kernel
+	// Stale says that the GPUs do not answer: Inventory holds those that instances
+	// have, as they were last seen, and no other.
+	Stale bool
 }
 
 // Settled is the ledger as far as it still holds: whatever was not proved in

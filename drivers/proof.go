@@ -80,9 +80,12 @@ func (r *Room) scrub(ctx context.Context, e Entry, d gpu.Device) error {
 	if len(holders) > 0 {
 		return r.held(ctx, e, holderText(holders))
 	}
-	sample, err := r.sample(ctx, d.UUID)
+	sample, answers, err := r.sample(ctx, d.UUID)
 	if err != nil {
 		return err
+	}
+	if !answers {
+		return r.held(ctx, e, absent)
 	}
 	if sample.Processes > 0 {
 		return r.held(ctx, e, fmt.Sprintf("held by processes that only the driver sees: %d", sample.Processes))
@@ -103,16 +106,17 @@ func holderText(holders []Holder) string {
 	return text
 }
 
-func (r *Room) sample(ctx context.Context, id gpu.UUID) (gpu.Sample, error) {
+// sample measures one GPU; false when NVML answers, and not for this one.
+func (r *Room) sample(ctx context.Context, id gpu.UUID) (sample gpu.Sample, answers bool, err error) {
 	samples, err := r.deps.NVML.Samples(ctx)
 	if err != nil {
-		return gpu.Sample{}, fault.Wrap(fault.Temporary, "read GPU state", err)
+		return gpu.Sample{}, false, fault.Wrap(fault.Temporary, "read GPU state", err)
 	}
 	i := slices.IndexFunc(samples, func(s gpu.Sample) bool { return s.UUID == id })
 	if i < 0 {
-		return gpu.Sample{}, fault.New(fault.Temporary, "read GPU state", "NVML does not answer for it")
+		return gpu.Sample{}, false, nil
 	}
-	return samples[i], nil
+	return samples[i], true, nil
 }
 
 // verify proves that the GPU is the one it was, and empty.
@@ -134,9 +138,12 @@ func (r *Room) verify(ctx context.Context, e Entry, d gpu.Device) error {
 	if wrong := difference(e.Facts, now); wrong != "" {
 		return r.failed(ctx, e, wrong)
 	}
-	sample, err := r.sample(ctx, d.UUID)
+	sample, answers, err := r.sample(ctx, d.UUID)
 	if err != nil {
 		return err
+	}
+	if !answers {
+		return r.held(ctx, e, absent)
 	}
 	if used := sample.MemoryUsedBytes; used != nil && *used > now.MemoryBytes/residueShare {
 		return r.failed(ctx, e, fmt.Sprintf("%d MiB of its memory are in use though nobody has it", *used>>20))

@@ -1,8 +1,11 @@
 package drivers
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
@@ -22,8 +25,15 @@ type Deps struct {
 }
 
 // Room observes GPUs and their ledger, and applies steps of [PlanInstance] and
-// [PlanHandover]. It holds no state: any number may work on one ledger.
-type Room struct{ deps Deps }
+// [PlanHandover]. Any number may work on one ledger: all it remembers is what each
+// GPU was when it was last seen.
+type Room struct {
+	deps Deps
+
+	mu   sync.Mutex
+	seen map[gpu.UUID]gpu.Device
+	last gpu.Inventory // without its devices
+}
 
 // New makes the room. A nil Log is silence, a nil Now is the clock.
 func New(deps Deps) *Room {
@@ -33,7 +43,7 @@ func New(deps Deps) *Room {
 	if deps.Log == nil {
 		deps.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Room{deps: deps}
+	return &Room{deps: deps, seen: make(map[gpu.UUID]gpu.Device)}
 }
 
 // Observe reads inventory and ledger; it changes nothing. A host without a
@@ -44,11 +54,42 @@ func (r *Room) Observe(ctx context.Context) (Have, error) {
 	if err != nil {
 		return Have{}, fault.Wrap(fault.Internal, "read GPU ledger", err)
 	}
-	inventory, err := r.deps.NVML.Inventory(ctx)
+	inventory, stale, err := r.inventory(ctx, entries)
 	if err != nil && !(fault.Is(err, fault.Unsupported) && len(entries) == 0) {
 		return Have{}, fault.Wrap(fault.Temporary, "read GPU inventory", err)
 	}
-	return Have{Inventory: inventory, Entries: entries, BootID: r.deps.BootID}, nil
+	return Have{Inventory: inventory, Entries: entries, BootID: r.deps.BootID, Stale: stale}, nil
+}
+
+// inventory reads the GPUs. One that an instance has in this boot and that does
+// not answer is reported as it was last seen: a helper that hangs must not take a
+// GPU from a tenant who runs. Nobody new is given one that does not answer.
+func (r *Room) inventory(ctx context.Context, entries map[gpu.UUID]Entry) (found gpu.Inventory, stale bool, err error) {
+	found, err = r.deps.NVML.Inventory(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil && len(r.seen) == 0 {
+		return gpu.Inventory{}, false, err
+	}
+	stale = err != nil
+	answers := make(map[gpu.UUID]bool, len(found.Devices))
+	for _, d := range found.Devices {
+		answers[d.UUID], r.seen[d.UUID] = true, d
+	}
+	if !stale {
+		r.last = gpu.Inventory{DriverVersion: found.DriverVersion, CUDAVersion: found.CUDAVersion, Links: found.Links}
+	} else {
+		r.deps.Log.Warn("the GPUs do not answer; those in use are taken as they were", "error", err)
+		found = r.last
+	}
+	for id, e := range entries {
+		mine := e.BootID == r.deps.BootID && (e.State == Assigned || e.State == Reserved)
+		if d, seen := r.seen[id]; seen && mine && !answers[id] {
+			found.Devices = append(found.Devices, d)
+		}
+	}
+	slices.SortFunc(found.Devices, func(x, y gpu.Device) int { return cmp.Compare(x.Index, y.Index) })
+	return found, stale, nil
 }
 
 // Apply makes one change. Applied twice it is as if applied once.

@@ -63,3 +63,31 @@ func TestStalePlanChangesNothing(t *testing.T) {
 		})
 	}
 }
+
+// A helper that hangs must not take a GPU from a tenant who runs.
+func TestGPUsThatDoNotAnswerStayWithTheirInstances(t *testing.T) {
+	have := haveOf(t, "aa......")
+	h := drivertest.NewHost(have.Inventory)
+	maps.Copy(h.Ledger, ledger(have.Inventory, "aa......"))
+	r := room(h)
+	before, err := r.Observe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Fail = func(operation string) error {
+		if operation == "inventory" {
+			return fault.New(fault.Timeout, "ask", "it hangs")
+		}
+		return nil
+	}
+	stale, err := r.Observe(t.Context())
+	if err != nil || !stale.Stale || len(stale.Inventory.Devices) != 2 {
+		t.Fatalf("observed %d devices, stale %v, %v; want the two that are held", len(stale.Inventory.Devices), stale.Stale, err)
+	}
+	if p := drivers.PlanHandover(stale, nil, noon()); !p.Empty() {
+		t.Errorf("a hand-over without an answer: %s", p.Text())
+	}
+	if diff := cmp.Diff(before.Inventory.Devices[:2], stale.Inventory.Devices); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -134,6 +134,9 @@ func (c *Client) StartTask(ctx context.Context, tenant string, uid spec.UID) err
 // StopTask sends the stop signal and waits for grace. A task that only waits
 // for its start is left to the kill that follows.
 func (c *Client) StopTask(ctx context.Context, tenant string, uid spec.UID, grace time.Duration) error {
+	if tenant == "" {
+		return nil // only the kernel knows of it: containerd keeps nothing without a tenant
+	}
 	what := "stop task " + string(uid)
 	ctx = c.tenant(ctx, tenant)
 	have, err := c.task(ctx, uid)
@@ -167,6 +170,9 @@ func (c *Client) StopTask(ctx context.Context, tenant string, uid spec.UID, grac
 
 // AwaitExit waits until containerd knows how the task ended.
 func (c *Client) AwaitExit(ctx context.Context, tenant string, uid spec.UID) (*spec.ExitStatus, error) {
+	if tenant == "" {
+		return nil, nil // only the kernel knows of it: containerd keeps nothing without a tenant
+	}
 	ctx = c.tenant(ctx, tenant)
 	what := "await task " + string(uid)
 	have, err := c.task(ctx, uid)
@@ -189,6 +195,9 @@ func (c *Client) AwaitExit(ctx context.Context, tenant string, uid spec.UID) (*s
 
 // DeleteTask deletes the task, its FIFOs and the mark that it was started.
 func (c *Client) DeleteTask(ctx context.Context, tenant string, uid spec.UID) error {
+	if tenant == "" {
+		return nil // only the kernel knows of it: containerd keeps nothing without a tenant
+	}
 	ctx = c.tenant(ctx, tenant)
 	what := "delete task " + string(uid)
 	_, err := c.containerd.TaskService().Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: string(uid)})
