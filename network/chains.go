@@ -3,7 +3,6 @@ package network
 import (
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/gpuhost/gpuhost/network/policy"
 	"github.com/gpuhost/gpuhost/network/ruleset"
@@ -245,39 +244,4 @@ func compileEndpoint(e Endpoint) compiledEndpoint {
 		pass(to+"_r", outbound(), Ingress, accept),
 		first(pass(to, inbound(), Ingress, accept), to+"_r"),
 	}}
-}
-
-// guardChain lets an instance send IPv4 from its own two addresses and nothing
-// else: no ARP (both ends have permanent neighbours), no IPv6.
-func guardChain(e Endpoint) *ruleset.Chain {
-	hook := base("filter", "ingress", guardPriority, true)
-	hook.Device = LinkName(e.Instance)
-	return &ruleset.Chain{Name: GuardName(e.Instance), Base: hook, Rules: []ruleset.Rule{
-		ruleset.Do(equals(ruleset.EtherProtocol, ruleset.EtherType(etherIPv4)),
-			equals(ruleset.EtherSource, ruleset.MAC(InstanceMAC(e.Instance))),
-			equals(ruleset.Source, ruleset.Addr(e.Address)), verdict(ruleset.Accept)),
-		{Exprs: []ruleset.Expr{count(spoofCounter), verdict(ruleset.Drop)}, Comment: guardComment + e.Address.String()},
-	}}
-}
-
-// guardComment comes before the address in a guard's last rule, so that whoever
-// reads the guard back knows whose it is.
-const guardComment = "guard of "
-
-func guardedAddress(chain *ruleset.ChainState) (netip.Addr, bool) {
-	if chain == nil || len(chain.Rules) == 0 {
-		return netip.Addr{}, false
-	}
-	text, ok := strings.CutPrefix(chain.Rules[len(chain.Rules)-1].Comment, guardComment)
-	address, err := netip.ParseAddr(text)
-	return address, ok && err == nil
-}
-
-// GuardInForce says whether the guard of an endpoint is among the chains read
-// back: the right device, the right address, and default deny.
-func GuardInForce(guard *ruleset.State, e Endpoint) bool {
-	if guard == nil {
-		return false
-	}
-	return ruleset.Differs(guardChain(e), guard.Chains[GuardName(e.Instance)]) == ""
 }

@@ -74,7 +74,8 @@ func (p *Planner) Compile(vpc VPC, have Marks) (*Rules, error) {
 	}
 	c.allocation = newAllocation(have, c.digests)
 	c.router = &ruleset.Table{Family: ruleset.INet, Name: p.table}
-	c.guard = &ruleset.Table{Family: ruleset.Netdev, Name: p.table, Counters: []string{spoofCounter}}
+	c.guard = guardTable(p.table)
+	c.guard.Counters = []string{spoofCounter}
 	c.addPolicies()
 	c.addEndpoints()
 	c.addSets()

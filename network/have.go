@@ -14,9 +14,11 @@ type Have struct {
 	// Transit is what the transit link's ends have; zero when it is missing, down
 	// or cut.
 	Transit Transit
-	Guard   *ruleset.State // nil: the table is absent
-	Router  *ruleset.State // nil: the table is absent
-	Links   map[spec.UID]LinkState
+	// LinkFirst says that the kernel binds a guard only to a link that is there.
+	LinkFirst bool
+	Guard     *ruleset.State // nil: the table is absent
+	Router    *ruleset.State // nil: the table is absent
+	Links     map[spec.UID]LinkState
 }
 
 // LinkState is the router's end of an instance's link.
@@ -27,6 +29,12 @@ type LinkState struct {
 	Current bool `json:"current"`
 	// Address is the instance's, for which the link was made.
 	Address netip.Addr `json:"address"`
+}
+
+// Linked says whether an instance has a link.
+func (h Have) Linked(instance spec.UID) bool {
+	_, there := h.Links[instance]
+	return there
 }
 
 // Present says whether anything of the VPC is on the host.

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
-	"os"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -15,118 +13,6 @@ import (
 	"github.com/gpuhost/gpuhost/agent/spec"
 	"github.com/gpuhost/gpuhost/network"
 )
-
-// fake is a kernel in memory. It refuses what the real one refuses.
-type fake struct {
-	vpcs map[spec.UID]*network.Have
-	host network.HostHave
-}
-
-var errOrder = errors.New("the kernel refuses")
-
-func newFake() *fake {
-	return &fake{vpcs: map[spec.UID]*network.Have{}, host: network.HostHave{Forwarding: map[string]bool{"eth0": false, "eth1": true}}}
-}
-
-func (f *fake) List(context.Context) ([]spec.UID, error) {
-	var uids []spec.UID
-	for uid := range f.vpcs {
-		uids = append(uids, uid)
-	}
-	return uids, nil
-}
-
-func (f *fake) Observe(_ context.Context, vpc spec.UID) (network.Have, error) {
-	have := f.vpcs[vpc]
-	if have == nil {
-		return network.Have{}, nil
-	}
-	seen := *have
-	seen.Links = maps.Clone(have.Links)
-	return seen, nil
-}
-
-func (f *fake) Marks(ctx context.Context, vpc spec.UID) (network.Marks, error) {
-	have, err := f.Observe(ctx, vpc)
-	return network.MarksOf(have.Router), err
-}
-
-func (f *fake) Inspect(ctx context.Context, vpc, _ spec.UID, _ []string) (network.Have, error) {
-	return f.Observe(ctx, vpc)
-}
-
-func (f *fake) Open(_ context.Context, vpc spec.UID, transit network.Transit) error {
-	have := f.vpcs[vpc]
-	if have == nil {
-		have = &network.Have{Links: map[spec.UID]network.LinkState{}}
-		f.vpcs[vpc] = have
-	}
-	have.Namespace, have.Ready, have.Transit = true, true, transit
-	return nil
-}
-
-func (f *fake) Remove(_ context.Context, vpc spec.UID) error {
-	delete(f.vpcs, vpc)
-	return nil
-}
-
-func (f *fake) Load(_ context.Context, vpc spec.UID, load network.LoadArgs) error {
-	have := f.vpcs[vpc]
-	if have == nil {
-		return fmt.Errorf("%w: load without a namespace", errOrder)
-	}
-	if _, err := load.Rules.Diff(have.Guard, have.Router); err != nil {
-		return err
-	}
-	have.Guard, have.Router = load.Rules.Guard.State(nil), load.Rules.Router.State(nil)
-	return nil
-}
-
-func (f *fake) Attach(_ context.Context, vpc spec.UID, e network.Endpoint) error {
-	have := f.vpcs[vpc]
-	if have == nil || !network.GuardInForce(have.Guard, e) {
-		return fmt.Errorf("%w: attach without a guard", errOrder)
-	}
-	have.Links[e.Instance] = network.LinkState{Up: true, Current: true, Address: e.Address}
-	return nil
-}
-
-func (f *fake) Detach(_ context.Context, vpc spec.UID, e network.Endpoint) error {
-	if have := f.vpcs[vpc]; have != nil {
-		delete(have.Links, e.Instance)
-	}
-	return nil
-}
-
-func (f *fake) ObserveHost(context.Context) (network.HostHave, error) {
-	seen := f.host
-	seen.Forwarding = maps.Clone(f.host.Forwarding)
-	return seen, nil
-}
-
-func (f *fake) LoadHost(_ context.Context, load network.HostArgs) error {
-	f.host.Table = nil
-	if load.Table != nil {
-		f.host.Table = load.Table.State(nil)
-	}
-	for _, device := range load.Open {
-		f.host.Forwarding[device] = true
-	}
-	for _, device := range load.Close {
-		f.host.Forwarding[device] = false
-	}
-	return nil
-}
-
-func (f *fake) WatchHost(context.Context, func()) error { return nil }
-
-func (f *fake) Counters(context.Context, spec.UID) (map[string]network.Count, error) {
-	return nil, nil
-}
-
-func (f *fake) ServiceSockets(context.Context, spec.UID) (udp, tcp *os.File, err error) {
-	return nil, nil, nil
-}
 
 // drawVPC makes a random network out of few parts, so that versions share some.
 func drawVPC(t *rapid.T) *network.VPC {
@@ -162,8 +48,8 @@ type lab struct {
 	room   *network.Room
 }
 
-func newLab(t *rapid.T) *lab {
-	l := &lab{t: t, kernel: newFake()}
+func newLab(t *rapid.T, o order) *lab {
+	l := &lab{t: t, kernel: newFake(o)}
 	l.restart()
 	return l
 }
@@ -223,18 +109,35 @@ func (l *lab) apply(p plan.Plan, n, times int) {
 	}
 }
 
+// crash ends the process after n steps, or within the next one where that is an attach.
+func (l *lab) crash(p plan.Plan, n int, within bool) {
+	l.apply(p, n, 1)
+	if within && n < len(p.Steps) && p.Steps[n].Verb == network.VerbAttach {
+		l.kernel.crash = true
+		if err := l.room.Apply(context.Background(), p.Steps[n], nil); !errors.Is(err, errCrash) {
+			l.t.Fatalf("apply %s: %v, want a crash", p.Steps[n].ID, err)
+		}
+	}
+	l.restart()
+}
+
+// endSome ends some of the tasks that links lead to.
+func (l *lab) endSome() {
+	for _, uid := range rapid.SliceOfDistinct(rapid.IntRange(0, 4), rapid.ID).Draw(l.t, "tasks that end") {
+		l.kernel.end("vpc1", spec.UID(fmt.Sprintf("inst%04d", uid)))
+	}
+}
+
 func TestLaws(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		l := newLab(t)
+	inEveryOrder(t, func(t *rapid.T, l *lab) {
 		for range rapid.IntRange(1, 4).Draw(t, "versions") {
+			l.endSome()
 			want := drawVPC(t)
 			if rapid.IntRange(0, 4).Draw(t, "remove") == 0 {
 				want = nil
 			}
 			p := l.plan(want)
-			stop := rapid.IntRange(0, len(p.Steps)).Draw(t, "crash after")
-			l.apply(p, stop, 1)
-			l.restart()
+			l.crash(p, rapid.IntRange(0, len(p.Steps)).Draw(t, "crash after"), rapid.Bool().Draw(t, "within a step"))
 			p = l.plan(want)
 			l.apply(p, len(p.Steps), rapid.IntRange(1, 2).Draw(t, "times")) // idempotent
 			if rest := l.plan(want); !rest.Empty() {                        // convergent, minimal
@@ -249,12 +152,57 @@ func TestLaws(t *testing.T) {
 	})
 }
 
+// The lanes of an instance and of its VPC run side by side: a load that was planned
+// before the attach does not take the guard away that came with it.
+func TestALateLoadLeavesTheGuard(t *testing.T) {
+	inEveryOrder(t, func(t *rapid.T, l *lab) {
+		want := drawVPC(t)
+		p := l.plan(want)
+		l.apply(p, len(p.Steps), 1)
+		for _, s := range p.Steps {
+			if s.Verb == network.VerbLoad {
+				l.apply(plan.Of(s), 1, 1)
+			}
+		}
+		l.check(want)
+	})
+}
+
+// What is left of a guard whose link ended on its own goes once, and does not come
+// back before the next attach.
+func TestTheRulesOfAnEndedLinkConverge(t *testing.T) {
+	inEveryOrder(t, func(t *rapid.T, l *lab) {
+		want := drawVPC(t)
+		p := l.plan(want)
+		l.apply(p, len(p.Steps), 1)
+		l.endSome()
+		for range 2 {
+			have, err := l.room.Observe(context.Background(), want.UID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rules, err := l.room.Plan(want, want.UID, have)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p = rules
+			l.apply(p, len(p.Steps), 1)
+		}
+		if !p.Empty() {
+			t.Fatalf("the rules do not come to rest:\n%s", p.Text())
+		}
+	})
+}
+
 func (l *lab) check(want *network.VPC) {
 	if want == nil {
 		if len(l.kernel.vpcs) != 0 {
 			l.t.Fatal("something is left of a network that nobody wants")
 		}
 		return
+	}
+	if names := l.kernel.unguarded(*want); names != nil {
+		l.t.Fatalf("links of %v are up without a guard", names)
 	}
 	for _, e := range want.Endpoints {
 		controls, err := l.room.Prove(context.Background(), *want, e.Instance)
@@ -272,8 +220,7 @@ func (l *lab) check(want *network.VPC) {
 // No device of a tenant exists before its guard: whatever is applied first, an
 // attach without one fails.
 func TestGuardIsInForceBeforeAttach(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		l := newLab(t)
+	inEveryOrder(t, func(t *rapid.T, l *lab) {
 		want := drawVPC(t)
 		p := l.plan(want)
 		loaded := false
@@ -285,7 +232,7 @@ func TestGuardIsInForceBeforeAttach(t *testing.T) {
 		}
 		for _, s := range p.Steps {
 			if s.Verb == network.VerbAttach && l.room.Apply(context.Background(), s, nil) == nil {
-				t.Fatal("attach without a guard in force succeeds")
+				t.Fatal("attach without rules in force succeeds")
 			}
 		}
 	})
@@ -293,7 +240,7 @@ func TestGuardIsInForceBeforeAttach(t *testing.T) {
 
 func TestHostLaws(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		l := newLab(t)
+		l := newLab(t, orders()[0])
 		ctx := context.Background()
 		var want *network.HostWant
 		for i := range rapid.IntRange(1, 4).Draw(t, "versions") {

@@ -38,7 +38,9 @@ type LoadArgs struct {
 	Changes    []string     `json:"changes"`
 	Stale      []FlowMark   `json:"stale,omitempty"` // connections to forget first
 	Gone       []netip.Addr `json:"gone,omitempty"`  // addresses whose connections to forget after
-	Rules      *Rules       `json:"-"`
+	// Rules hold the guards of links that are not there, too: which of them can
+	// be made is seen when they are loaded, when no attach is under way.
+	Rules *Rules `json:"-"`
 }
 
 // EndpointArgs are what attach, prove-guard and detach need.
@@ -127,8 +129,12 @@ func (p *Planner) load(vpc VPC, have Have) (LoadArgs, error) {
 	if err != nil {
 		return LoadArgs{}, err
 	}
+	loadable := rules
+	if have.LinkFirst {
+		loadable = rules.GuardedLinks(have.Linked)
+	}
 	args := LoadArgs{Generation: rules.Marks.Generation, Epoch: rules.Marks.Epoch, Stale: rules.Stale, Rules: rules}
-	changes, err := rules.Diff(have.Guard, have.Router)
+	changes, err := loadable.Diff(have.Guard, have.Router)
 	if err != nil {
 		return LoadArgs{}, fault.Wrap(fault.Conflict, "compare rules of network "+vpc.Name, err)
 	}
@@ -182,7 +188,7 @@ func gone(guard *ruleset.State, endpoints []Endpoint) []netip.Addr {
 }
 
 // PlanEndpoint makes the steps that hang an instance on its router. The VPC's own
-// plan, which brings the instance's guard in force, comes before.
+// plan, which brings the instance's rules in force, comes before.
 func (p *Planner) PlanEndpoint(vpc VPC, e Endpoint, have Have) plan.Plan {
 	why := ""
 	switch link, there := have.Links[e.Instance]; {

@@ -20,7 +20,8 @@ type Routers interface {
 	Remove(ctx context.Context, vpc spec.UID) error
 	// Load brings rules in force, in one transaction, and forgets what load says.
 	Load(ctx context.Context, vpc spec.UID, load LoadArgs) error
-	// Attach hangs an instance's namespace on the router, provided its guard is in force.
+	// Attach hangs an instance's namespace on the router, provided its rules are in
+	// force, and switches the link on, provided its guard is.
 	Attach(ctx context.Context, vpc spec.UID, endpoint Endpoint) error
 	// Detach takes an instance's link away and forgets its connections.
 	Detach(ctx context.Context, vpc spec.UID, endpoint Endpoint) error

@@ -50,13 +50,32 @@ func Create(path string) error {
 	return nil
 }
 
+// Scratch makes a new namespace that is pinned nowhere: it ends with the file and
+// what else refers to it.
+func Scratch() (*os.File, error) {
+	var f *os.File
+	err := onOwnThread(func() (err error) {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("unshare: %w", err)
+		}
+		f, err = os.Open(threadsOwn())
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("create scratch namespace: %w", err)
+	}
+	return f, nil
+}
+
+// threadsOwn is the namespace of the calling thread. /proc/self is the process,
+// whose main thread is elsewhere.
+func threadsOwn() string { return fmt.Sprintf("/proc/%d/task/%d/ns/net", os.Getpid(), unix.Gettid()) }
+
 func unshareOnto(path string) error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("unshare: %w", err)
 	}
-	// The thread's own entry: /proc/self is the process, whose main thread has not moved.
-	source := fmt.Sprintf("/proc/%d/task/%d/ns/net", os.Getpid(), unix.Gettid())
-	if err := unix.Mount(source, path, "", unix.MS_BIND, ""); err != nil {
+	if err := unix.Mount(threadsOwn(), path, "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("bind: %w", err)
 	}
 	return nil

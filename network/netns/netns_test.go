@@ -102,3 +102,24 @@ func TestAHalfMadePinIsFinished(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestAScratchNamespaceIsAnother(t *testing.T) {
+	hosttest.Need(t)
+	before := own(t)
+	f, err := netns.Scratch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	inside := ""
+	err = netns.Do(f, func() (err error) {
+		inside, err = os.Readlink("/proc/thread-self/ns/net")
+		return err
+	})
+	if err != nil || inside == before {
+		t.Errorf("inside: %s, %v; the process has %s", inside, err, before)
+	}
+	if after := own(t); after != before {
+		t.Errorf("the process moved from %s to %s", before, after)
+	}
+}

@@ -60,7 +60,7 @@ func percentiles(b *testing.B, times []time.Duration) {
 func BenchmarkRuleChange(b *testing.B) {
 	for _, n := range []int{10, 1000, 10_000, 100_000} {
 		b.Run(fmt.Sprintf("rules=%d", n), func(b *testing.B) {
-			w := newWorld(b)
+			w := newWorld(b, guardFirst)
 			v := w.loaded(n)
 			w.converge(v.UID, v)
 			var times []time.Duration
@@ -93,7 +93,7 @@ func (w *world) applyRules(v *network.VPC) {
 func BenchmarkRuleChangeNft(b *testing.B) {
 	for _, n := range []int{10, 1000, 10_000, 100_000} {
 		b.Run(fmt.Sprintf("rules=%d", n), func(b *testing.B) {
-			w := newWorld(b)
+			w := newWorld(b, guardFirst)
 			v := w.loaded(n)
 			w.converge(v.UID, v)
 			f, err := os.Open(filepath.Join(w.dir, "netns", "vpc-vpcb"))
@@ -120,9 +120,13 @@ func BenchmarkRuleChangeNft(b *testing.B) {
 // BenchmarkAttach is one instance more on a VPC that has some: its rules, its
 // link, its proof.
 func BenchmarkAttach(b *testing.B) {
-	for _, n := range []int{1, 200} {
-		b.Run(fmt.Sprintf("instances=%d", n), func(b *testing.B) {
-			w := newWorld(b)
+	for _, tt := range []struct {
+		instances int
+		order     order
+	}{{1, guardFirst}, {200, guardFirst}, {200, linkFirst}} {
+		n := tt.instances
+		b.Run(fmt.Sprintf("instances=%d/linkfirst=%t", n, tt.order), func(b *testing.B) {
+			w := newWorld(b, tt.order)
 			v := w.vpc("vpcb", 0)
 			for i := range n {
 				w.endpoint(v, spec.UID(fmt.Sprintf("i%d", i)), netip.AddrFrom4([4]byte{10, 0, 1, byte(i + 1)}).String(), "web")
@@ -151,7 +155,7 @@ func BenchmarkAttach(b *testing.B) {
 func BenchmarkFirstLoad(b *testing.B) {
 	for _, n := range []int{1000, 10_000, 100_000} {
 		b.Run(fmt.Sprintf("rules=%d", n), func(b *testing.B) {
-			w := newWorld(b)
+			w := newWorld(b, guardFirst)
 			v := w.loaded(n)
 			var times []time.Duration
 			for range b.N {

@@ -81,7 +81,14 @@ func leadsTo(s *space, l link.State, path string) (bool, error) {
 func (k *Kernel) Attach(_ context.Context, vpc spec.UID, e network.Endpoint) error {
 	s := k.space(vpc)
 	defer s.mu.Unlock()
-	if err := k.ready(s, vpc, e); err != nil {
+	there, err := k.open(s, vpc)
+	if err != nil {
+		return err
+	}
+	if !there {
+		return fault.New(fault.Temporary, "attach", "the router namespace of network %s is not open yet", vpc)
+	}
+	if err := k.ready(s, e); err != nil {
 		return err
 	}
 	inside, err := netns.Open(e.Netns)
@@ -92,46 +99,12 @@ func (k *Kernel) Attach(_ context.Context, vpc spec.UID, e network.Endpoint) err
 	return errors.Join(err, inside.Close())
 }
 
-// ready refuses to make a link whose guard and chains are not in force.
-func (k *Kernel) ready(s *space, vpc spec.UID, e network.Endpoint) error {
-	there, err := k.open(s, vpc)
-	if err != nil {
-		return err
-	}
-	if !there {
-		return fault.New(fault.Temporary, "attach", "the router namespace of network %s is not open yet", vpc)
-	}
-	if err := s.recall(); err != nil {
-		return err
-	}
-	if !network.GuardInForce(s.known.guard, e) {
-		return fault.New(fault.Temporary, "attach", "the instance's guard is not in force yet")
-	}
-	return nil
-}
-
 func (k *Kernel) attach(s *space, e network.Endpoint, inside *os.File) error {
-	name := network.LinkName(e.Instance)
-	have, err := s.link.Get(name)
-	if err != nil {
+	if err := k.lay(s, e, inside); err != nil {
 		return err
 	}
-	current := false
-	if have != nil && have.Alias == note(e) {
-		if current, err = leadsTo(s, *have, e.Netns); err != nil {
-			return err
-		}
-	}
-	if !current {
-		if err := s.link.Delete(name); err != nil {
-			return err
-		}
-		if err := s.flow.ForgetAddress(e.Address); err != nil {
-			return err
-		}
-		if err := s.link.Lay(k.cable(e, inside)); err != nil {
-			return err
-		}
+	if err := k.guard(s, e); err != nil {
+		return err
 	}
 	conn, err := link.Open(inside)
 	if err != nil {
@@ -144,7 +117,31 @@ func (k *Kernel) attach(s *space, e network.Endpoint, inside *os.File) error {
 	if err := dressRouter(s.link, e); err != nil {
 		return err
 	}
-	return errors.Join(s.link.Settle(name), conn.Settle(network.InstanceLinkName))
+	return errors.Join(s.link.Settle(network.LinkName(e.Instance)), conn.Settle(network.InstanceLinkName))
+}
+
+// lay lays the instance's cable, both ends down, unless it is there already.
+func (k *Kernel) lay(s *space, e network.Endpoint, inside *os.File) error {
+	name := network.LinkName(e.Instance)
+	have, err := s.link.Get(name)
+	if err != nil {
+		return err
+	}
+	if have != nil && have.Alias == note(e) {
+		if current, err := leadsTo(s, *have, e.Netns); current || err != nil {
+			return err
+		}
+	}
+	if err := s.link.Delete(name); err != nil {
+		return err
+	}
+	if err := k.forgetGuard(s, e); err != nil {
+		return err
+	}
+	if err := s.flow.ForgetAddress(e.Address); err != nil {
+		return err
+	}
+	return s.link.Lay(k.cable(e, inside))
 }
 
 func (k *Kernel) cable(e network.Endpoint, inside *os.File) link.Cable {

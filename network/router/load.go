@@ -27,7 +27,7 @@ func (k *Kernel) Load(_ context.Context, vpc spec.UID, load network.LoadArgs) er
 	if !there {
 		return fault.New(fault.Temporary, "load", "the router namespace of network %s is not open yet", vpc)
 	}
-	if err := s.recall(); err != nil {
+	if err := k.recall(s); err != nil {
 		return err
 	}
 	for _, m := range load.Stale {
@@ -35,7 +35,11 @@ func (k *Kernel) Load(_ context.Context, vpc spec.UID, load network.LoadArgs) er
 			return err
 		}
 	}
-	if err := s.load(load.Rules); err != nil {
+	rules, err := k.loadable(s, load.Rules)
+	if err != nil {
+		return err
+	}
+	if err := s.load(rules); err != nil {
 		return err
 	}
 	for _, address := range load.Gone {
@@ -54,6 +58,11 @@ func (s *space) load(rules *network.Rules) error {
 	if len(changes) == 0 {
 		return nil
 	}
+	return s.change(memory{guard: rules.Guard.State(s.known.guard), router: rules.Router.State(s.known.router)}, changes...)
+}
+
+// change makes changes in one transaction and remembers what they leave.
+func (s *space) change(left memory, changes ...*ruleset.Changes) error {
 	before := s.known
 	s.known.valid = false
 	if err := s.nft.Apply(changes...); err != nil {
@@ -65,10 +74,8 @@ func (s *space) load(rules *network.Rules) error {
 	}
 	// One transaction counts the generation up by one. By more: somebody else
 	// wrote too, and what is there must be read.
-	s.known = memory{
-		valid: generation == before.generation+1, generation: generation,
-		guard: rules.Guard.State(before.guard), router: rules.Router.State(before.router),
-	}
+	left.valid, left.generation = before.valid && generation == before.generation+1, generation
+	s.known = left
 	return nil
 }
 

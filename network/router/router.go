@@ -34,7 +34,10 @@ type Config struct {
 	NetnsDir string // pins are <NetnsDir>/vpc-<uid>
 	Uplink   string // device tenants leave the host by; "" for those with a default route
 	MTU      int    // of tenants' links; 0 is 1,400, which leaves room for an overlay
-	Log      *slog.Logger
+	// LinkFirst makes each guard only once its link is there, as kernels before
+	// 6.16 ask for, on every kernel. It is how that order is tested on others.
+	LinkFirst bool
+	Log       *slog.Logger
 }
 
 const (
@@ -48,9 +51,11 @@ const (
 type Kernel struct {
 	config Config
 	table  string
-	low    *nft.Descriptors
-	here   *os.File // the host's own namespace
-	host   hostSpace
+	// linkFirst says that a guard cannot be made before its link.
+	linkFirst bool
+	low       *nft.Descriptors
+	here      *os.File // the host's own namespace
+	host      hostSpace
 
 	mu     sync.Mutex
 	spaces map[spec.UID]*space
@@ -69,6 +74,9 @@ func New(c Config) (*Kernel, error) {
 		return nil, err
 	}
 	k := &Kernel{config: c, table: network.TableName(c.HostID), low: low, spaces: map[spec.UID]*space{}}
+	if err := k.chooseOrder(); err != nil {
+		return nil, errors.Join(err, low.Close())
+	}
 	if err := k.openHost(); err != nil {
 		return nil, errors.Join(err, low.Close())
 	}
@@ -274,10 +282,10 @@ func (k *Kernel) observe(s *space, vpc spec.UID) (network.Have, error) {
 	if !there {
 		return have, nil
 	}
-	if err := s.recall(); err != nil {
+	if err := k.recall(s); err != nil {
 		return have, fmt.Errorf("observe network %s: %w", vpc, err)
 	}
-	have.Namespace = true
+	have.Namespace, have.LinkFirst = true, k.linkFirst
 	have.Guard, have.Router = s.known.guard, s.known.router
 	if have.Links, err = observeLinks(s); err != nil {
 		return have, fmt.Errorf("observe network %s: %w", vpc, err)

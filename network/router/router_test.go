@@ -13,8 +13,9 @@ import (
 	"github.com/gpuhost/gpuhost/network/netns"
 )
 
-func TestInsideOneVPC(t *testing.T) {
-	w := newWorld(t)
+func TestInsideOneVPC(t *testing.T) { inBothOrders(t, insideOneVPC) }
+
+func insideOneVPC(t *testing.T, w *world) {
 	v := w.vpc("vpca", 0)
 	w.endpoint(v, "web1", "10.0.1.10", "web")
 	w.endpoint(v, "def1", "10.0.1.11", "default")
@@ -40,7 +41,10 @@ func TestInsideOneVPC(t *testing.T) {
 }
 
 func TestClosingARuleCutsTheLiveFlowAndNoOther(t *testing.T) {
-	w := newWorld(t)
+	inBothOrders(t, closingARuleCutsTheLiveFlowAndNoOther)
+}
+
+func closingARuleCutsTheLiveFlowAndNoOther(t *testing.T, w *world) {
 	v := w.vpc("vpca", 0)
 	w.endpoint(v, "web1", "10.0.1.10", "web")
 	w.endpoint(v, "cli1", "10.0.1.11", "open")
@@ -77,7 +81,10 @@ func TestClosingARuleCutsTheLiveFlowAndNoOther(t *testing.T) {
 }
 
 func TestLeavingAGroupCutsWhatItAllowed(t *testing.T) {
-	w := newWorld(t)
+	inBothOrders(t, leavingAGroupCutsWhatItAllowed)
+}
+
+func leavingAGroupCutsWhatItAllowed(t *testing.T, w *world) {
 	v := w.vpc("vpca", 0)
 	w.endpoint(v, "def1", "10.0.1.10", "default")
 	w.endpoint(v, "def2", "10.0.1.11", "default")
@@ -100,8 +107,9 @@ func TestLeavingAGroupCutsWhatItAllowed(t *testing.T) {
 	}
 }
 
-func TestEveryPacketIsMetered(t *testing.T) {
-	w := newWorld(t)
+func TestEveryPacketIsMetered(t *testing.T) { inBothOrders(t, everyPacketIsMetered) }
+
+func everyPacketIsMetered(t *testing.T, w *world) {
 	v := w.vpc("vpca", 0)
 	a := w.endpoint(v, "aaaa", "10.0.1.10", "open")
 	b := w.endpoint(v, "bbbb", "10.0.1.11", "open")
@@ -143,8 +151,9 @@ func TestEveryPacketIsMetered(t *testing.T) {
 	check("b over a policy change", traffic[b.Instance].IntranetIngress, 2*flows+1)
 }
 
-func TestSpoofedSourcesAreDropped(t *testing.T) {
-	w := newWorld(t)
+func TestSpoofedSourcesAreDropped(t *testing.T) { inBothOrders(t, spoofedSourcesAreDropped) }
+
+func spoofedSourcesAreDropped(t *testing.T, w *world) {
 	v := w.vpc("vpca", 0)
 	w.endpoint(v, "evil", "10.0.1.10", "open")
 	w.endpoint(v, "good", "10.0.1.11", "open")
@@ -169,8 +178,9 @@ func TestSpoofedSourcesAreDropped(t *testing.T) {
 	}
 }
 
-func TestVPCsWithOneCIDRAreApart(t *testing.T) {
-	w := newWorld(t)
+func TestVPCsWithOneCIDRAreApart(t *testing.T) { inBothOrders(t, vPCsWithOneCIDRAreApart) }
+
+func vPCsWithOneCIDRAreApart(t *testing.T, w *world) {
 	a, b := w.vpc("vpca", 0), w.vpc("vpcb", 1)
 	w.endpoint(a, "aaaa", "10.0.1.10", "open")
 	w.endpoint(a, "aaa2", "10.0.1.11", "open")
@@ -188,8 +198,9 @@ func TestVPCsWithOneCIDRAreApart(t *testing.T) {
 	w.reaches("bbb2", "10.0.1.10", 80)
 }
 
-func TestOutAndIn(t *testing.T) {
-	w := newWorld(t)
+func TestOutAndIn(t *testing.T) { inBothOrders(t, outAndIn) }
+
+func outAndIn(t *testing.T, w *world) {
 	v, other := w.vpc("vpca", 0), w.vpc("vpcb", 1)
 	e := w.endpoint(v, "web1", "10.0.1.10", "web")
 	v.Endpoints[0].Publish = []spec.Publish{{HostPort: 8080, Port: 80, Protocol: "tcp"}, {HostPort: 8081, Port: 81, Protocol: "tcp"}}
@@ -231,8 +242,9 @@ func TestOutAndIn(t *testing.T) {
 	}
 }
 
-func TestOnlyInstancesReachTheResolver(t *testing.T) {
-	w := newWorld(t)
+func TestOnlyInstancesReachTheResolver(t *testing.T) { inBothOrders(t, onlyInstancesReachTheResolver) }
+
+func onlyInstancesReachTheResolver(t *testing.T, w *world) {
 	v := w.vpc("vpca", 0)
 	w.endpoint(v, "inst", "10.0.1.10", "shut")
 	w.converge(v.UID, v)
@@ -273,7 +285,10 @@ func TestOnlyInstancesReachTheResolver(t *testing.T) {
 }
 
 func TestANewProcessFindsEverythingInForce(t *testing.T) {
-	w := newWorld(t)
+	inBothOrders(t, aNewProcessFindsEverythingInForce)
+}
+
+func aNewProcessFindsEverythingInForce(t *testing.T, w *world) {
 	v := w.vpc("vpca", 0)
 	w.endpoint(v, "web1", "10.0.1.10", "web", "default")
 	w.endpoint(v, "cli1", "10.0.1.11", "open")
@@ -311,8 +326,9 @@ func TestANewProcessFindsEverythingInForce(t *testing.T) {
 	}
 }
 
-func TestProveSeesTampering(t *testing.T) {
-	w := newWorld(t)
+func TestProveSeesTampering(t *testing.T) { inBothOrders(t, proveSeesTampering) }
+
+func proveSeesTampering(t *testing.T, w *world) {
 	v := w.vpc("vpca", 0)
 	w.endpoint(v, "web1", "10.0.1.10", "web")
 	w.converge(v.UID, v)
@@ -348,8 +364,9 @@ func TestProveSeesTampering(t *testing.T) {
 	}
 }
 
-func TestNothingIsLeft(t *testing.T) {
-	w := newWorld(t)
+func TestNothingIsLeft(t *testing.T) { inBothOrders(t, nothingIsLeft) }
+
+func nothingIsLeft(t *testing.T, w *world) {
 	devices, tables := w.devices(), w.run("nft", "list", "ruleset")
 	v := w.vpc("vpca", 0)
 	e := w.endpoint(v, "web1", "10.0.1.10", "web")
@@ -380,7 +397,10 @@ func TestNothingIsLeft(t *testing.T) {
 }
 
 func TestARestartedInstanceIsAttachedAnew(t *testing.T) {
-	w := newWorld(t)
+	inBothOrders(t, aRestartedInstanceIsAttachedAnew)
+}
+
+func aRestartedInstanceIsAttachedAnew(t *testing.T, w *world) {
 	v := w.vpc("vpca", 0)
 	w.endpoint(v, "web1", "10.0.1.10", "web")
 	w.endpoint(v, "cli1", "10.0.1.11", "open")
@@ -392,8 +412,9 @@ func TestARestartedInstanceIsAttachedAnew(t *testing.T) {
 	w.reaches("cli1", "10.0.1.10", 80)
 }
 
-func TestANewAddressIsAttachedAnew(t *testing.T) {
-	w := newWorld(t)
+func TestANewAddressIsAttachedAnew(t *testing.T) { inBothOrders(t, aNewAddressIsAttachedAnew) }
+
+func aNewAddressIsAttachedAnew(t *testing.T, w *world) {
 	v := w.vpc("vpca", 0)
 	w.endpoint(v, "web1", "10.0.1.10", "web")
 	w.endpoint(v, "cli1", "10.0.1.11", "open")
@@ -406,7 +427,10 @@ func TestANewAddressIsAttachedAnew(t *testing.T) {
 }
 
 func TestAFlushByAnotherIsSeenAndRepaired(t *testing.T) {
-	w := newWorld(t)
+	inBothOrders(t, aFlushByAnotherIsSeenAndRepaired)
+}
+
+func aFlushByAnotherIsSeenAndRepaired(t *testing.T, w *world) {
 	v := w.vpc("vpca", 0)
 	w.endpoint(v, "web1", "10.0.1.10", "web")
 	w.converge(v.UID, v)

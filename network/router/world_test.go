@@ -38,14 +38,29 @@ const (
 type world struct {
 	t      testing.TB
 	dir    string
+	order  order
 	kernel *router.Kernel
 	room   *network.Room
 	vpcs   map[spec.UID]*network.VPC
 }
 
-func newWorld(t testing.TB) *world {
+// order is which comes first, an instance's guard or its link.
+type order bool
+
+const (
+	guardFirst order = false // as the kernel allows
+	linkFirst  order = true  // as kernels before 6.16 ask for
+)
+
+// inBothOrders runs a test on a host of its own in each order.
+func inBothOrders(t *testing.T, test func(t *testing.T, w *world)) {
+	t.Run("guard first", func(t *testing.T) { test(t, newWorld(t, guardFirst)) })
+	t.Run("link first", func(t *testing.T) { test(t, newWorld(t, linkFirst)) })
+}
+
+func newWorld(t testing.TB, o order) *world {
 	hosttest.Need(t, "ip", "nft")
-	w := &world{t: t, dir: t.TempDir(), vpcs: map[spec.UID]*network.VPC{}}
+	w := &world{t: t, dir: t.TempDir(), order: o, vpcs: map[spec.UID]*network.VPC{}}
 	w.neighbour("internet", "uplink", hostAddress, outside)
 	w.neighbour("operator", "mgmt", "192.0.2.1", management)
 	w.start()
@@ -56,7 +71,9 @@ func newWorld(t testing.TB) *world {
 // start makes the room, as a new process would.
 func (w *world) start() {
 	var err error
-	w.kernel, err = router.New(router.Config{HostID: hostID, NetnsDir: filepath.Join(w.dir, "netns"), Uplink: "uplink"})
+	w.kernel, err = router.New(router.Config{
+		HostID: hostID, NetnsDir: filepath.Join(w.dir, "netns"), Uplink: "uplink", LinkFirst: bool(w.order),
+	})
 	w.must(err)
 	w.room, err = network.New(network.Deps{HostID: hostID, Kernel: w.kernel})
 	w.must(err)
