@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -102,10 +103,11 @@ func (s Instances) begin(ctx context.Context, object *spec.Object, relay launch.
 		return nil, errors.Join(err, conn.Close())
 	}
 	if _, err := process.Start(ctx); err != nil {
-		return nil, errors.Join(err, process.Delete(ctx), conn.Close())
+		return nil, errors.Join(err, abandon(ctx, process), conn.Close())
 	}
 	out, in := io.Pipe()
 	e := &execSession{process: process, relay: conn, out: out, log: s.Log}
+	e.ctx, e.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if request.TTY && request.Cols > 0 && request.Rows > 0 {
 		e.resize(frame.Resize{Cols: request.Cols, Rows: request.Rows})
 	}
@@ -114,6 +116,15 @@ func (s Instances) begin(ctx context.Context, object *spec.Object, relay launch.
 	e.input = writer
 	e.tasks.Go(func() { e.feed(reader) })
 	return e, nil
+}
+
+// abandon ends a process that could not be started properly, although its caller
+// may be gone already.
+func abandon(ctx context.Context, process *runtime.ExecHandle) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), hangup)
+	defer cancel()
+	_ = process.Kill(ctx, unix.SIGKILL) // it may not run at all
+	return process.Delete(ctx)
 }
 
 // execSession is the agent's side of one exec: frames in, frames out.
@@ -125,6 +136,9 @@ type execSession struct {
 	log     *slog.Logger
 	tasks   sync.WaitGroup
 	once    sync.Once
+
+	ctx    context.Context // of the session; Close ends it
+	cancel context.CancelFunc
 }
 
 // Read gives the command's frames.
@@ -138,35 +152,58 @@ func (e *execSession) Close() error {
 	e.once.Do(func() {
 		_ = e.input.Close()
 		_ = e.out.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), hangup)
-		defer cancel()
-		if err := e.process.Kill(ctx, unix.SIGHUP); err == nil {
-			if _, err := e.process.Wait(ctx); err != nil {
-				_ = e.process.Kill(context.Background(), unix.SIGKILL)
+		if err := e.within(func(ctx context.Context) error { return e.process.Kill(ctx, unix.SIGHUP) }); err == nil {
+			ended := e.within(func(ctx context.Context) error { _, err := e.process.Wait(ctx); return err })
+			if ended != nil {
+				_ = e.within(func(ctx context.Context) error { return e.process.Kill(ctx, unix.SIGKILL) })
 			}
 		}
+		e.cancel()
 		_ = e.relay.Close()
 		e.tasks.Wait()
-		_ = e.process.Delete(context.Background()) // gone already where it ended by itself
+		_ = e.within(func(ctx context.Context) error { return e.process.Delete(ctx) }) // gone already where it ended by itself
 	})
 	return nil
 }
 
-// pump passes the relay's frames on and, when the output has ended, the exit.
+// within bounds one question to containerd, which may hang.
+func (e *execSession) within(ask func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), hangup)
+	defer cancel()
+	return ask(ctx)
+}
+
+// lastWords is how long output is waited for once the command has ended: what it
+// left running in the background may keep the streams open for ever.
+const lastWords = time.Second
+
+// pump passes the relay's frames on and, when the command has ended and its
+// output too, the exit.
 func (e *execSession) pump(to *io.PipeWriter) {
-	_, err := io.Copy(to, e.relay)
-	if err != nil {
-		_ = to.CloseWithError(err)
-		return
+	exit := make(chan frame.Exit, 1)
+	e.tasks.Go(func() {
+		code, err := e.process.Wait(e.ctx)
+		if err != nil && e.ctx.Err() == nil {
+			e.log.Warn("wait for an exec", "error", err)
+		}
+		exit <- frame.Exit{Code: int32(code), Unknown: err != nil}
+		_ = e.relay.SetReadDeadline(time.Now().Add(lastWords))
+	})
+	reader, writer := frame.NewReader(e.relay), frame.NewWriter(to)
+	for {
+		f, err := reader.Next()
+		if err == nil {
+			err = writer.Frame(f)
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+		if err != nil {
+			_ = to.CloseWithError(err)
+			return
+		}
 	}
-	writer := frame.NewWriter(to)
-	code, err := e.process.Wait(context.Background())
-	if err != nil {
-		e.log.Warn("wait for an exec", "error", err)
-		_ = writer.Exit(frame.Exit{Unknown: true})
-	} else {
-		_ = writer.Exit(frame.Exit{Code: int32(code)})
-	}
+	_ = writer.Exit(<-exit)
 	_ = to.Close()
 }
 
@@ -187,7 +224,7 @@ func (e *execSession) feed(from *io.PipeReader) {
 			}
 			continue
 		case frame.CloseStdin:
-			if err := e.process.CloseStdin(context.Background()); err != nil && !fault.Is(err, fault.NotFound) {
+			if err := e.process.CloseStdin(e.ctx); err != nil && !fault.Is(err, fault.NotFound) {
 				e.log.Warn("close the input of an exec", "error", err)
 			}
 		}
@@ -199,7 +236,7 @@ func (e *execSession) feed(from *io.PipeReader) {
 }
 
 func (e *execSession) resize(r frame.Resize) {
-	if err := e.process.Resize(context.Background(), r.Cols, r.Rows); err != nil {
+	if err := e.process.Resize(e.ctx, r.Cols, r.Rows); err != nil {
 		e.log.Debug("resize a terminal", "error", err)
 	}
 }
