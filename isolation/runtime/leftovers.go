@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	tasks "github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
@@ -82,9 +83,31 @@ func (c *Client) RemoveTenant(ctx context.Context, tenant string) error {
 	if _, err := c.PruneImages(ctx, tenant); err != nil {
 		return err
 	}
+	if err := c.dropLeases(c.tenant(ctx, tenant)); err != nil {
+		return wrap(what, err)
+	}
 	err := c.containerd.NamespaceService().Delete(ctx, c.namespace(tenant))
 	if errdefs.IsNotFound(err) {
 		return nil
 	}
 	return wrap(what, err)
+}
+
+// dropLeases ends what an agent that was killed in the middle of an import or a
+// pull still holds for a day, and waits for the collection of what that kept.
+func (c *Client) dropLeases(ctx context.Context) error {
+	service := c.containerd.LeasesService()
+	if _, err := service.Create(ctx); err != nil { // so that there is an end to wait for
+		return err
+	}
+	held, err := service.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, lease := range held {
+		if err := service.Delete(ctx, lease, leases.SynchronousDelete); err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+	}
+	return nil
 }
