@@ -136,7 +136,7 @@ func (c *crashTest) crash(p phase, n int) bool {
 		asked <- result{code: -1} // there was nobody to ask
 	}
 	select {
-	case <-c.exited:
+	case <-c.agent.exited:
 	case out := <-asked:
 		asked <- out
 		c.waitCrashOr(p, out)

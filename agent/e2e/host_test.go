@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gpuhost/gpuhost/agent/config"
 	"github.com/gpuhost/gpuhost/agent/spec"
 	"github.com/gpuhost/gpuhost/packaging/lab/hosttest"
@@ -41,8 +43,13 @@ type host struct {
 	id       string
 	image    string // an archive of busybox
 
-	agent  *exec.Cmd
-	exited chan struct{} // closed when agent has ended
+	agent *agent // the last one started; shared by the parts of a test
+}
+
+// agent is one agent process.
+type agent struct {
+	cmd    *exec.Cmd
+	exited chan struct{} // closed when it has ended
 }
 
 // newHost makes a host without an agent. When the test ends the agent is taken
@@ -67,7 +74,7 @@ func newHost(t *testing.T) *host {
 	}
 	h := &host{
 		t: t, binary: hosttest.Build(t, ".", "crashtest"), root: root, id: config.HostID(root), image: image,
-		settings: filepath.Join(t.TempDir(), "gpuhost.toml"), logFile: filepath.Join(t.TempDir(), "agent.log"),
+		agent: &agent{}, settings: filepath.Join(t.TempDir(), "gpuhost.toml"), logFile: filepath.Join(t.TempDir(), "agent.log"),
 	}
 	text := fmt.Sprintf("[runtime]\ndir = %q\n[programs]\nnvml_helper = %q\nwarden = %q\n", runtimeDir, helper, warden)
 	writeFile(t, h.settings, text)
@@ -123,22 +130,22 @@ func (h *host) start(env ...string) bool {
 		h.t.Fatal(err)
 	}
 	defer log.Close()
-	h.agent = exec.Command(h.binary, "agent", "--sim", "dgx-h100", "--root", h.root, "--config", h.settings)
-	h.agent.Env = append(os.Environ(), "NOTIFY_SOCKET="+h.notifySocket())
-	h.agent.Env = append(h.agent.Env, env...)
-	h.agent.Stdout, h.agent.Stderr = log, log
-	if err := h.agent.Start(); err != nil {
+	cmd := exec.Command(h.binary, "agent", "--sim", "dgx-h100", "--root", h.root, "--config", h.settings)
+	cmd.Env = append(append(os.Environ(), "NOTIFY_SOCKET="+h.notifySocket()), env...)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
 		h.t.Fatal(err)
 	}
-	h.exited = make(chan struct{})
-	go func(agent *exec.Cmd, exited chan struct{}) {
-		_ = agent.Wait() // how it ended shows in its log
+	exited := make(chan struct{})
+	*h.agent = agent{cmd, exited}
+	go func() {
+		_ = cmd.Wait() // how it ended shows in its log
 		close(exited)
-	}(h.agent, h.exited)
+	}()
 	select {
 	case <-ready:
 		return true
-	case <-h.exited:
+	case <-h.agent.exited:
 		return false
 	case <-time.After(patience):
 		h.t.Fatalf("no agent was ready in %s:\n%s", patience, h.log())
@@ -186,21 +193,21 @@ func (h *host) listenNotify() <-chan struct{} {
 // kill ends the agent as a crash would.
 func (h *host) kill() {
 	h.t.Helper()
-	if err := h.agent.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := h.agent.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		h.t.Fatal(err)
 	}
-	<-h.exited
+	<-h.agent.exited
 }
 
 // stop ends the agent as a service manager does.
 func (h *host) stop() {
 	h.t.Helper()
-	if h.agent == nil {
+	if h.agent.cmd == nil {
 		return
 	}
-	_ = h.agent.Process.Signal(os.Interrupt) // it may have ended
+	_ = h.agent.cmd.Process.Signal(os.Interrupt) // it may have ended
 	select {
-	case <-h.exited:
+	case <-h.agent.exited:
 	case <-time.After(patience):
 		h.t.Errorf("the agent did not end in %s after SIGINT", patience)
 		h.kill()
@@ -209,7 +216,7 @@ func (h *host) stop() {
 
 func (h *host) alive() bool {
 	select {
-	case <-h.exited:
+	case <-h.agent.exited:
 		return false
 	default:
 		return true
@@ -222,7 +229,7 @@ func (h *host) remove() {
 		h.t.Logf("the agent's log ends:\n%s", tail(h.log(), 60))
 	}
 	defer h.sweep()
-	if h.agent != nil {
+	if h.agent.cmd != nil {
 		h.kill() // it may have a crash point
 	}
 	h.mustStart()
@@ -241,6 +248,7 @@ func (h *host) remove() {
 	if left, err := nftTables(); err != nil || strings.Contains(left, h.id) {
 		h.t.Errorf("tables left: %s %v", left, err)
 	}
+	_ = unix.Unmount(filepath.Join(h.root, "var/lib"), 0) // where a test made it a file system of its own
 	if err := os.RemoveAll(h.root); err != nil {
 		h.t.Error(err)
 	}
