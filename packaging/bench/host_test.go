@@ -43,7 +43,7 @@ func newHost(b *testing.B) *host {
 	warden := hosttest.Build(b, "./isolation/warden")
 	hosttest.Build(b, "./isolation/warden/services/daemon") // beside warden, as when installed
 	// A short name: shims need their sockets' folder in 42 characters.
-	root, err := os.MkdirTemp("", "gh")
+	root, err := os.MkdirTemp("", "gb")
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -114,6 +114,15 @@ func (s *stepTable) say(r *report, whole time.Duration) {
 	r.say("the audit's share: %s", ms(s.took["isolation/audit"].median()+s.took["network/prove-guard"].median()))
 }
 
+// said runs a command; its error holds what it printed.
+func said(cmd *exec.Cmd) error {
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+}
+
 // BenchmarkP2Crowd is many instances at once beside as many of containerd alone.
 func BenchmarkP2Crowd(b *testing.B) {
 	h := newHost(b)
@@ -153,7 +162,7 @@ func (c *ctr) crowd(name string, n int) time.Duration {
 	var group sync.WaitGroup
 	failures := make([]error, n)
 	for i := range n {
-		group.Go(func() { failures[i] = c.start(fmt.Sprintf("%s-%d", name, i)).Run() })
+		group.Go(func() { failures[i] = said(c.start(fmt.Sprintf("%s-%d", name, i))) })
 	}
 	group.Wait()
 	d := time.Since(begin)
