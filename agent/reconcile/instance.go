@@ -178,8 +178,11 @@ func (l *Loop) look(ctx context.Context, o *spec.Object, w world) (*view, error)
 	if v.gpus, err = l.Drivers.Observe(ctx); err != nil {
 		return nil, err
 	}
-	v.gpus.Entries = maps.Clone(v.gpus.Entries)
-	maps.Copy(v.gpus.Entries, w.promised)
+	if !w.claims.commits() {
+		// A GPU in hand-over will be free: the lane waits for it, a preview need not.
+		v.gpus.Entries = promised(v.gpus, w.held)
+		maps.Copy(v.gpus.Entries, w.promised)
+	}
 	if err := l.grant(v); err != nil {
 		return nil, err
 	}
