@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"context"
 	"bytes"
 	"fmt"
 	"io"
@@ -182,7 +183,7 @@ func wrongCredentials(t *testing.T, h *host) {
 // api asks the agent over its socket, as a program would.
 func (h *host) api(method, path, ifMatch, body string) (int, string) {
 	h.t.Helper()
-	client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, Dial: func(string, string) (net.Conn, error) {
+	client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
 		return net.Dial("unix", config.PathsBelow(h.root).Socket())
 	}}}
 	req, err := http.NewRequest(method, "http://gpuhost"+path, strings.NewReader(body))

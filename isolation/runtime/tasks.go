@@ -100,9 +100,25 @@ func (c *Client) CreateTask(ctx context.Context, tenant string, uid spec.UID) (i
 	}
 	response, err := c.containerd.TaskService().Create(ctx, request)
 	if err != nil {
-		return 0, wrap(what, errgrpc.ToNative(err))
+		return 0, commandFault(what, errgrpc.ToNative(err))
 	}
 	return int(response.Pid), nil
+}
+
+// commandFault is wrap for the two calls in which runc looks at the command: one
+// that is not in the image is its writer's to mend, and trying again is no help.
+func commandFault(what string, err error) error {
+	_, why, found := strings.Cut(err.Error(), "exec: ")
+	if !found {
+		return wrap(what, err)
+	}
+	for _, wrong := range []string{"executable file not found", "no such file or directory", "permission denied", "is a directory", "exec format error"} {
+		if strings.Contains(why, wrong) {
+			return fault.New(fault.Invalid, what, "the command cannot be run: %s", why).
+				WithHint("correct the instance's command, or the image's entrypoint")
+		}
+	}
+	return wrap(what, err)
 }
 
 // StartTask lets a waiting task run and watches it for [Client.Exits].
@@ -125,7 +141,7 @@ func (c *Client) StartTask(ctx context.Context, tenant string, uid spec.UID) err
 		return wrap(what, err)
 	}
 	if _, err := c.containerd.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: string(uid)}); err != nil {
-		return wrap(what, errgrpc.ToNative(err))
+		return commandFault(what, errgrpc.ToNative(err))
 	}
 	c.watch(instance{tenant, uid})
 	return nil
