@@ -1,8 +1,8 @@
 package e2e_test
 
 import (
-	"context"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"log"
