@@ -62,6 +62,9 @@ func leadsTo(s *space, l link.State, path string) (bool, error) {
 		return true, nil
 	}
 	pinned, err := netns.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // unpinned since, as its instance went away
+	}
 	if err != nil {
 		return false, err
 	}
