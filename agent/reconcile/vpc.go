@@ -29,8 +29,9 @@ func (l *Loop) vpc(ctx context.Context, uid spec.UID) error {
 	return err
 }
 
-// guard makes sure that the rules and the guard of an instance are in force
-// before anything of it exists. It runs inside the instance's lane and records
+// guard makes sure that the rules of an instance are in force before anything of
+// it exists, its guard too where the kernel can bind one ahead of its link; else
+// attach makes it before the link comes up. It runs inside the instance's lane and records
 // there.
 func (l *Loop) guard(ctx context.Context, v *view, rec *recorder) error {
 	uid := v.at.vpc.Metadata.UID
