@@ -9,6 +9,7 @@ import (
 	"github.com/gpuhost/gpuhost/agent/store"
 	"github.com/gpuhost/gpuhost/drivers"
 	"github.com/gpuhost/gpuhost/drivers/gpu"
+	"github.com/gpuhost/gpuhost/network"
 )
 
 // Planned is what would happen to one object and to the host because of it.
@@ -29,7 +30,7 @@ func (l *Loop) Preview(ctx context.Context, objects []*spec.Object) ([]Planned, 
 	if err != nil {
 		return nil, err
 	}
-	p := previewer{loop: l, world: l.imagined(after), shown: make(map[spec.UID]bool)}
+	p := previewer{loop: l, world: l.imagined(after), shown: make(map[spec.UID]bool), wants: make(map[spec.UID]*network.VPC)}
 	for i := range planned {
 		if planned[i].Plan, err = p.plan(ctx, planned[i].Object); err != nil {
 			return nil, err
@@ -86,7 +87,8 @@ func (l *Loop) imagined(objects []*spec.Object) world {
 type previewer struct {
 	loop  *Loop
 	world world
-	shown map[spec.UID]bool // VPCs
+	shown map[spec.UID]bool         // VPCs
+	wants map[spec.UID]*network.VPC // what each should hold
 }
 
 func (p *previewer) plan(ctx context.Context, o *spec.Object) (plan.Plan, error) {
@@ -112,7 +114,7 @@ func (p *previewer) instance(ctx context.Context, o *spec.Object) (plan.Plan, er
 		if shared, err = p.vpc(ctx, v.at.vpc); err != nil {
 			return plan.Plan{}, err
 		}
-		want, err := p.loop.vpcIn(ctx, v.at.vpc, p.world)
+		want, err := p.want(ctx, v.at.vpc)
 		if err != nil {
 			return plan.Plan{}, err
 		}
@@ -128,6 +130,19 @@ func (p *previewer) instance(ctx context.Context, o *spec.Object) (plan.Plan, er
 		return plan.Plan{}, err
 	}
 	return plan.Merge(shared, own).Ordered()
+}
+
+// want is what a VPC should hold in the imagined world, drawn once.
+func (p *previewer) want(ctx context.Context, o *spec.Object) (*network.VPC, error) {
+	uid := o.Metadata.UID
+	if want, drawn := p.wants[uid]; drawn {
+		return want, nil
+	}
+	want, err := p.loop.vpcIn(ctx, o, p.world)
+	if err == nil {
+		p.wants[uid] = want
+	}
+	return want, err
 }
 
 func (p *previewer) vpcs(ctx context.Context, tenant string) (plan.Plan, error) {
@@ -160,7 +175,7 @@ func (p *previewer) vpc(ctx context.Context, o *spec.Object) (plan.Plan, error) 
 			return plan.Plan{}, err
 		}
 	}
-	want, err := p.loop.vpcIn(ctx, o, p.world)
+	want, err := p.want(ctx, o)
 	if err != nil {
 		return plan.Plan{}, err
 	}
