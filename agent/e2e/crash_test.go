@@ -142,6 +142,8 @@ func (c *crashTest) crash(p phase, n int) bool {
 		c.waitCrashOr(p, out)
 	}
 	if c.alive() {
+		c.kill() // its point lies ahead still and must not come in another phase
+		c.mustStart()
 		return false
 	}
 	where := tail(c.log(), 1)
