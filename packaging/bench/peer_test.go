@@ -26,8 +26,6 @@ type ctr struct {
 	image  string
 }
 
-const ctrImage = "gpuhost.test/busybox:1"
-
 func newCtr(b *testing.B, h *host) *ctr {
 	b.Helper()
 	binary := filepath.Join(hosttest.Root(b), "build", "runtime", "peer", "ctr")
