@@ -267,11 +267,13 @@ func contains(outer, inner netip.Prefix) bool {
 	return outer.Bits() <= inner.Bits() && outer.Contains(inner.Addr())
 }
 
-// ports gives each of the host's ports to one instance. Another tenant's name
-// is not told.
+// ports gives each of the host's ports to one instance: the one that is there
+// longer, so that it is the newcomer who is told. Another tenant's name is not.
 func (s *set) ports(desired []*Object) error {
 	owners := map[Publish]*Object{}
-	for _, o := range desired {
+	byAge := slices.Clone(desired)
+	slices.SortStableFunc(byAge, func(x, y *Object) int { return x.Metadata.CreatedAt.Compare(y.Metadata.CreatedAt) })
+	for _, o := range byAge {
 		sp, is := o.Spec.(*InstanceSpec)
 		if !is {
 			continue
