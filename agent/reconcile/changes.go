@@ -12,6 +12,9 @@ import (
 	"github.com/gpuhost/gpuhost/agent/store"
 )
 
+// verbPull is the verb of changes that no lane does: they end with their agent.
+const verbPull = "pull"
+
 // changes follows the changes under way, one an object at most: a newer one
 // supersedes the older. Steps and progress live in memory and are told to
 // followers at once; the store gets a change when it begins and when it ends.
@@ -28,31 +31,43 @@ func newChanges(s *store.Store, now func() time.Time) *changes {
 	return &changes{store: s, now: now, open: make(map[spec.UID]*store.Change), waits: make(map[string][]chan struct{})}
 }
 
-// interrupted ends what an earlier agent left open: the loop begins anew and
-// records its own.
+// interrupted takes over what an earlier agent left open: a lane's change goes on
+// as it was and ends with the lane's next run, so that who asked for it hears how
+// it ended. What no lane will do again has failed.
 func (c *changes) interrupted() error {
-	old, err := c.store.Changes(0)
+	old, err := c.store.Changes(0) // newest first
 	if err != nil {
 		return err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for _, ch := range old {
 		if ch.State != store.ChangeRunning {
 			continue
 		}
-		ch.State, ch.Error = store.ChangeFailed, "the agent was restarted while this was under way; the work itself goes on"
-		if err := c.interrupt(&ch); err != nil {
+		if err := c.takeOverLocked(&ch); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// interrupt ends one, and tells those who asked for it before this agent got
-// here: the API answers sooner than the loop begins.
-func (c *changes) interrupt(ch *store.Change) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.movedLocked(ch.ID)
+func (c *changes) takeOverLocked(ch *store.Change) error {
+	defer c.movedLocked(ch.ID) // who asked before this agent got here looks again
+	o, err := c.store.Get(ch.Object)
+	switch {
+	case ch.Verb == verbPull:
+		ch.State, ch.Error = store.ChangeFailed, "the agent was restarted meanwhile; ask again"
+	case fault.Is(err, fault.NotFound):
+		ch.State = store.ChangeDone // only what was to go is gone
+	case err != nil:
+		return err
+	case c.open[o.Metadata.UID] != nil:
+		ch.State = store.ChangeSuperseded
+	default:
+		c.open[o.Metadata.UID] = ch
+		return nil
+	}
 	return c.store.PutChange(ch)
 }
 
@@ -154,17 +169,17 @@ func (l *Loop) FollowChange(ctx context.Context, id string, each func(store.Chan
 	}
 }
 
-// Task does work that belongs to no lane, as a change of one step that can be
+// Pull does work that belongs to no lane, as a change of one step that can be
 // followed, and returns its id at once.
-func (l *Loop) Task(ref spec.Ref, verb, title, actor string, do func(context.Context, plan.Report) error) (string, error) {
-	// A task has an object of its own, so that it supersedes nothing.
+func (l *Loop) Pull(ref spec.Ref, title, actor string, do func(context.Context, plan.Report) error) (string, error) {
+	// A pull has an object of its own, so that it supersedes nothing.
 	o := &spec.Object{Kind: ref.Kind, Metadata: spec.Metadata{Tenant: ref.Tenant, Name: ref.Name, UID: spec.NewUID()}}
-	id, err := l.changes.begin(o, verb, actor)
+	id, err := l.changes.begin(o, verbPull, actor)
 	if err != nil {
 		return "", err
 	}
 	rec := l.changes.recorder(o)
-	step := plan.NewStep(plan.Isolation, verb, title, "asked for by "+actor, nil)
+	step := plan.NewStep(plan.Isolation, verbPull, title, "asked for by "+actor, nil)
 	rec.planned(plan.Of(step))
 	started := l.lanes.spawn(func(ctx context.Context) {
 		rec.started(step)
@@ -174,7 +189,7 @@ func (l *Loop) Task(ref spec.Ref, verb, title, actor string, do func(context.Con
 		rec.end(err)
 	})
 	if !started {
-		err := fault.New(fault.Temporary, verb, "the agent is starting or ending")
+		err := fault.New(fault.Temporary, "pull "+title, "the agent is starting or ending")
 		rec.end(err)
 		return "", err
 	}

@@ -50,10 +50,14 @@ func TestWhichRunEndsAChange(t *testing.T) {
 }
 
 // A command line that waited through a crash asks the next agent before its loop
-// has begun.
-func TestWhoAsksEarlyHearsOfAnInterruptedChange(t *testing.T) {
+// has begun, and hears in the end what became of its change.
+func TestAnInterruptedChangeGoesOnUnderTheNextAgent(t *testing.T) {
 	s := openStore(t)
-	o := &spec.Object{Kind: spec.KindInstance, Metadata: spec.Metadata{Tenant: "acme", Name: "a", UID: spec.NewUID()}}
+	applied, err := s.Apply(t.Context(), spec.SourceAPI, []*spec.Object{instance("a", 0)}, store.ApplyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := applied[0].Object
 	id, err := newChanges(s, time.Now).begin(o, "change", "root")
 	if err != nil {
 		t.Fatal(err)
@@ -69,10 +73,35 @@ func TestWhoAsksEarlyHearsOfAnInterruptedChange(t *testing.T) {
 	select {
 	case <-moved:
 	default:
-		t.Error("nobody told that it ended")
+		t.Error("nobody told that there is an agent again")
 	}
-	if ch, _, err := next.get(id); err != nil || ch.State != store.ChangeFailed {
-		t.Errorf("then: %s, %v", ch.State, err)
+	next.recorder(o).finish(nil)
+	if ch, _, err := next.get(id); err != nil || ch.State != store.ChangeDone {
+		t.Errorf("in the end: %s, %v", ch.State, err)
+	}
+}
+
+func TestWhatNoLaneGoesOnWithEndsWithItsAgent(t *testing.T) {
+	s := openStore(t)
+	gone := &spec.Object{Kind: spec.KindInstance, Metadata: spec.Metadata{Tenant: "acme", Name: "gone", UID: spec.NewUID()}}
+	puller := &spec.Object{Kind: spec.KindTenant, Metadata: spec.Metadata{Name: "acme", UID: spec.NewUID()}}
+	old := newChanges(s, time.Now)
+	deleted, err := old.begin(gone, "delete", "root")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pulled, err := old.begin(puller, verbPull, "root")
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := newChanges(s, time.Now)
+	if err := next.interrupted(); err != nil {
+		t.Fatal(err)
+	}
+	for id, want := range map[string]store.ChangeState{deleted: store.ChangeDone, pulled: store.ChangeFailed} {
+		if ch, _, err := next.get(id); err != nil || ch.State != want {
+			t.Errorf("%s of %s is %s, %v; want %s", ch.Verb, ch.Object, ch.State, err, want)
+		}
 	}
 }
 

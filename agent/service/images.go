@@ -79,7 +79,7 @@ func (s Images) Pull(ctx context.Context, who api.Caller, r api.PullRequest) (ap
 		}
 	}
 	tenant := spec.Ref{Kind: spec.KindTenant, Name: r.Tenant}
-	id, err := s.Loop.Task(tenant, "pull", r.Image, who.Name, func(ctx context.Context, report plan.Report) error {
+	id, err := s.Loop.Pull(tenant, r.Image, who.Name, func(ctx context.Context, report plan.Report) error {
 		_, err := s.Runtime.PrepareImage(ctx, request, report)
 		return err
 	})
