@@ -101,7 +101,10 @@ func makeUplink(t *testing.T) {
 	} {
 		runTool(t, "ip", strings.Fields(line)...)
 	}
-	t.Cleanup(func() { runTool(t, "ip", "netns", "del", outsideNetns) })
+	t.Cleanup(func() {
+		runTool(t, "ip", "link", "del", "uplink0") // a namespace takes its links away only some time later
+		runTool(t, "ip", "netns", "del", outsideNetns)
+	})
 }
 
 func runTool(t *testing.T, name string, args ...string) string {

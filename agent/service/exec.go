@@ -62,9 +62,9 @@ func (s Instances) Exec(ctx context.Context, who api.Caller, ref spec.Ref, reque
 		return nil, err
 	}
 	session, err := s.begin(ctx, object, relay, runtime.ExecOptions{
-		ID: id, Args: request.Command, User: user, TTY: request.TTY, Env: terminalEnv(request.TTY),
+		ID: id, Args: request.Command, User: user, TTY: request.TTY, Columns: request.Cols, Rows: request.Rows, Env: terminalEnv(request.TTY),
 		Stdin: relay.Stdin, Stdout: relay.Stdout, Stderr: relay.Stderr,
-	}, request)
+	})
 	if err != nil {
 		return nil, errors.Join(err, s.Launcher.EndExec(relay))
 	}
@@ -92,7 +92,7 @@ func execUser(text string) (*oci.User, error) {
 
 // begin connects to the relay before the process starts, so that nothing of its
 // output is lost.
-func (s Instances) begin(ctx context.Context, object *spec.Object, relay launch.Session, o runtime.ExecOptions, request api.ExecRequest) (*execSession, error) {
+func (s Instances) begin(ctx context.Context, object *spec.Object, relay launch.Session, o runtime.ExecOptions) (*execSession, error) {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "unix", relay.Socket)
 	if err != nil {
@@ -108,9 +108,6 @@ func (s Instances) begin(ctx context.Context, object *spec.Object, relay launch.
 	out, in := io.Pipe()
 	e := &execSession{process: process, relay: conn, out: out, log: s.Log}
 	e.ctx, e.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	if request.TTY && request.Cols > 0 && request.Rows > 0 {
-		e.resize(frame.Resize{Cols: request.Cols, Rows: request.Rows})
-	}
 	e.tasks.Go(func() { e.pump(in) })
 	reader, writer := io.Pipe()
 	e.input = writer

@@ -27,6 +27,8 @@ type ExecOptions struct {
 	Env  []string // added to the container's own: "TERM=xterm"
 	User *oci.User
 	TTY  bool
+	// Columns and Rows of the terminal from the first moment on; 0 for unknown.
+	Columns, Rows uint16
 	// Stdin, Stdout and Stderr are FIFOs that a relay has open already; empty for
 	// none. With a terminal there is no Stderr.
 	Stdin, Stdout, Stderr string
@@ -91,6 +93,9 @@ func (c *Client) execProcess(ctx context.Context, uid spec.UID, o ExecOptions) (
 	}
 	process := *stored.Process
 	process.Args, process.Terminal = o.Args, o.TTY
+	if o.TTY && o.Columns > 0 && o.Rows > 0 {
+		process.ConsoleSize = &specs.Box{Height: uint(o.Rows), Width: uint(o.Columns)}
+	}
 	process.Env = mergeEnv(process.Env, o.Env)
 	if o.User != nil {
 		process.User = specs.User{UID: o.User.UID, GID: o.User.GID}
