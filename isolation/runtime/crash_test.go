@@ -3,6 +3,7 @@ package runtime
 import (
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,7 +19,7 @@ func TestContainerdKilledWhileCreating(t *testing.T) {
 	h := newHost(t)
 	lease := testLease(h.importBusybox("acme"), "sleep", "1000")
 	for round := range 6 {
-		h.prepare(lease)
+		release := h.prepareHeld(lease)
 		moment := time.Duration(rand.Int64N(int64(800 * time.Millisecond)))
 		before := h.pid()
 		timer := time.AfterFunc(moment, func() {
@@ -44,8 +45,32 @@ func TestContainerdKilledWhileCreating(t *testing.T) {
 			t.Errorf("task %+v, want running with pid %d", got, pid)
 		}
 		h.remove()
+		release()
 		if err := os.MkdirAll(h.config.Paths.CgroupDir(testUID), 0o755); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// prepareHeld prepares and holds both FIFOs the way the log writer does: open for
+// reading and writing, so that a shim that dies in the middle ends nothing.
+func (h *host) prepareHeld(lease isolation.Lease) (release func()) {
+	h.t.Helper()
+	err := h.client.Prepare(h.t.Context(), isolation.Creation{Lease: lease, Fingerprint: isolation.FingerprintOf(lease)})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	var held []*os.File
+	for _, name := range []string{isolation.Stdout, isolation.Stderr} {
+		f, err := os.OpenFile(filepath.Join(h.config.Paths.IODir(testUID), name), os.O_RDWR, 0)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		held = append(held, f)
+	}
+	return func() {
+		for _, f := range held {
+			f.Close()
 		}
 	}
 }
