@@ -62,7 +62,7 @@ lab: ## run the lab tier: a real Debian guest
 	@exit 1
 
 demo: deps runtime build ## show the main job on a simulated DGX H100 (KEEP=1 leaves it running)
-	@KEEP=$(KEEP) packaging/demo/demo.sh
+	@KEEP=$(KEEP) packaging/demo/run.sh
 
 bench: deps runtime build ## measure the promises of docs/specification.md (BENCH=regexp)
 	@packaging/runtime/build.sh --peer build/runtime/peer
