@@ -37,6 +37,9 @@ type fake struct {
 	broken     []string // orders that were broken
 	operations int
 	failAt     int // the operation that fails, counted from 1
+
+	onCgroup func() // happens just before the cgroup is read
+	onAwait  func() // happens while an exit is awaited
 }
 
 var errInjected = errors.New("injected")
@@ -195,6 +198,9 @@ func (f *fake) lose() {
 }
 
 func (f tasksFake) AwaitExit(context.Context, string, spec.UID) (*spec.ExitStatus, error) {
+	if f.onAwait != nil {
+		f.onAwait()
+	}
 	return f.task.Exit, f.touch()
 }
 
@@ -243,6 +249,9 @@ func (f cgroupsFake) Make(_ context.Context, l Lease) error {
 }
 
 func (f cgroupsFake) State(_ context.Context, l Lease) (CgroupState, error) {
+	if f.onCgroup != nil {
+		f.onCgroup()
+	}
 	s := f.cgroup
 	if s.Program == ProgramGrant && f.granted != grantText(l) {
 		s.Program = ProgramOther

@@ -41,19 +41,34 @@ func New(deps Deps) *Room {
 	return &Room{Deps: deps, audited: make(map[spec.UID]int)}
 }
 
+// endWait bounds how long after the kernel containerd may learn that a task ended.
+const endWait = time.Second
+
 // Observe reads what there is of the instance; it changes nothing. A task that
-// containerd calls running while its cgroup is empty is reported as exited with
-// an unknown status: the kernel is right.
+// containerd calls running while its cgroup is empty has ended: the kernel is
+// right. Its exit status is unknown if containerd does not have it soon.
 func (r *Room) Observe(ctx context.Context, lease Lease) (Have, error) {
 	have, err := r.observe(ctx, lease)
 	if err != nil {
 		return Have{}, fault.Wrap(fault.Internal, "observe container of "+title(lease), err)
 	}
-	task := &have.Container.Task
-	if task.Status == TaskRunning && !have.Cgroup.Populated {
-		*task = Task{Status: TaskExited, Exit: &spec.ExitStatus{Unknown: true, At: r.Now()}}
+	if have.Running() && !have.Cgroup.Populated {
+		have.Container, err = r.ended(ctx, lease)
 	}
-	return have, nil
+	return have, fault.Wrap(fault.Internal, "observe container of "+title(lease), err)
+}
+
+// ended reads a container again whose task has ended.
+func (r *Room) ended(ctx context.Context, lease Lease) (ContainerState, error) {
+	waiting, cancel := context.WithTimeout(ctx, endWait)
+	defer cancel()
+	// Whatever came of the wait, the state read after it says what is known.
+	_, _ = r.Tasks.AwaitExit(waiting, lease.Tenant, lease.UID)
+	state, err := r.Containers.State(ctx, lease.Tenant, lease.UID)
+	if state.Task.Status == TaskRunning {
+		state.Task = Task{Status: TaskExited, Exit: &spec.ExitStatus{Unknown: true, At: r.Now()}}
+	}
+	return state, err
 }
 
 func (r *Room) observe(ctx context.Context, lease Lease) (have Have, err error) {
