@@ -36,6 +36,7 @@ type lanes struct {
 type lane struct {
 	lock    chan struct{} // a token: whoever holds it runs
 	pending bool
+	users   int  // who serves it, runs in it or waits to: it is dropped only without any
 	active  bool // a goroutine is serving this lane
 	gone    bool // to be dropped at rest
 	timer   *time.Timer
@@ -77,11 +78,36 @@ func (l *lanes) getLocked(key string) *lane {
 	return ln
 }
 
+// enter gives the lane of key to a user, who leaves it.
+func (l *lanes) enter(key string) *lane {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ln := l.getLocked(key)
+	ln.users++
+	return ln
+}
+
+func (l *lanes) leave(key string, ln *lane) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.leaveLocked(key, ln)
+}
+
+// leaveLocked drops a lane that is to be forgotten with its last user. Before
+// that, a second lane of the same key could run beside it.
+func (l *lanes) leaveLocked(key string, ln *lane) {
+	ln.users--
+	if ln.gone && !ln.pending && ln.users == 0 {
+		delete(l.lane, key)
+	}
+}
+
 func (l *lanes) wakeLocked(key string, ln *lane) {
 	if !ln.pending || ln.active || l.ctx == nil || l.ctx.Err() != nil {
 		return
 	}
 	ln.active = true
+	ln.users++
 	l.group.Add(1)
 	go l.serve(l.ctx, key, ln)
 }
@@ -101,9 +127,7 @@ func (l *lanes) take(ctx context.Context, key string, ln *lane) bool {
 	defer l.mu.Unlock()
 	if !ln.pending || ctx.Err() != nil {
 		ln.active = false
-		if ln.gone && !ln.pending {
-			delete(l.lane, key)
-		}
+		l.leaveLocked(key, ln)
 		return false
 	}
 	ln.pending, ln.gone = false, false
@@ -150,28 +174,24 @@ func backoff(n int) time.Duration {
 // do runs key's work now, in the caller's goroutine, after any run under way. It
 // is how one lane makes sure of another.
 func (l *lanes) do(ctx context.Context, key string) error {
-	l.mu.Lock()
-	ln := l.getLocked(key)
-	l.mu.Unlock()
+	ln := l.enter(key)
+	defer l.leave(key, ln)
 	_, err := l.once(ctx, key, ln)
 	return err
 }
 
 // with runs f while no run of key is under way.
 func (l *lanes) with(ctx context.Context, key string, f func(context.Context) error) error {
-	l.mu.Lock()
-	ln := l.getLocked(key)
-	l.mu.Unlock()
+	ln := l.enter(key)
+	defer l.leave(key, ln)
 	return ln.hold(ctx, func() error { return f(ctx) })
 }
 
 // try is with, but gives up at once when a run of key is under way or waiting.
 func (l *lanes) try(ctx context.Context, key string, f func(context.Context) error) error {
-	l.mu.Lock()
-	ln := l.getLocked(key)
-	busy := ln.pending
-	l.mu.Unlock()
-	if busy {
+	ln := l.enter(key)
+	defer l.leave(key, ln)
+	if l.waiting(ln) {
 		return errBusy
 	}
 	select {
@@ -181,6 +201,13 @@ func (l *lanes) try(ctx context.Context, key string, f func(context.Context) err
 	default:
 		return errBusy
 	}
+}
+
+// waiting says whether a run of a lane was asked for that has not begun.
+func (l *lanes) waiting(ln *lane) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return ln.pending
 }
 
 func (l *lanes) once(ctx context.Context, key string, ln *lane) (again time.Duration, err error) {
@@ -202,8 +229,8 @@ func (ln *lane) hold(ctx context.Context, f func() error) error {
 	return f()
 }
 
-// forget drops a lane whose object is gone, once nothing is pending for it. The
-// lane's own run calls it.
+// forget drops a lane whose object is gone, once nothing is pending for it and
+// nobody uses it. Its own run calls it; a later run takes the word back.
 func (l *lanes) forget(key string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -108,3 +108,51 @@ func TestTriggerBeforeRunIsNotLost(t *testing.T) {
 		<-done
 	})
 }
+
+// A lane that is forgotten while a caller waits for it, or runs in it, is still
+// the only one of its key.
+func TestAForgottenLaneInUseHasNoSecondBesideIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var running, most atomic.Int32
+		run := func() {
+			most.Store(max(most.Load(), running.Add(1)))
+			time.Sleep(time.Second)
+			running.Add(-1)
+		}
+		var l *lanes
+		l = newLanes(quiet(), func(_ context.Context, key string) (time.Duration, error) {
+			run()
+			l.forget(key)
+			return 0, nil
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { l.run(ctx); close(done) }()
+		l.trigger("a")
+		synctest.Wait()
+		for range 2 { // both wait for the run that forgets
+			go func() {
+				if err := l.with(ctx, "a", func(context.Context) error { run(); return nil }); err != nil {
+					t.Error(err)
+				}
+			}()
+		}
+		time.Sleep(1500 * time.Millisecond) // the first of them runs
+		synctest.Wait()
+		l.trigger("a")
+		go func() { _ = l.do(ctx, "a") }()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if most.Load() != 1 {
+			t.Errorf("%d runs of one key at a time", most.Load())
+		}
+		l.mu.Lock()
+		left := len(l.lane)
+		l.mu.Unlock()
+		if left != 0 {
+			t.Errorf("%d lanes are left of an object that is gone", left)
+		}
+		cancel()
+		<-done
+	})
+}
