@@ -53,7 +53,9 @@ func (l *Loop) applyStep(ctx context.Context, step plan.Step, vpc spec.UID, rec 
 	}
 	rec.started(step)
 	begin := l.Now()
-	err := l.toRoom(ctx, step, vpc, rec.progress(step))
+	err := l.interruptible(ctx, step, rec.object, func(ctx context.Context) error {
+		return l.toRoom(ctx, step, vpc, rec.progress(step))
+	})
 	took := l.Now().Sub(begin)
 	l.Metrics.ObserveStep(string(step.Room), step.Verb, took, err)
 	rec.ended(step, took, err)

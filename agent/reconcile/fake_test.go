@@ -31,6 +31,8 @@ type pretend struct {
 	started    []spec.UID // every start, in order
 	log        []plan.ID
 	fail       map[plan.ID]error // one failure for each
+	// slow is called while a step is under way, if it is set.
+	slow func(ctx context.Context, s plan.Step) error
 }
 
 func newPretend() *pretend {
@@ -60,7 +62,12 @@ func (f fakeIsolation) Observe(_ context.Context, lease isolation.Lease) (isolat
 	return have, nil
 }
 
-func (f fakeIsolation) Apply(_ context.Context, s plan.Step, _ plan.Report) error {
+func (f fakeIsolation) Apply(ctx context.Context, s plan.Step, _ plan.Report) error {
+	if f.slow != nil {
+		if err := f.slow(ctx, s); err != nil {
+			return err
+		}
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.failure(s); err != nil {
@@ -123,6 +130,9 @@ func (f fakeIsolation) start(c *isolation.Have, uid spec.UID) error {
 func (f fakeIsolation) deleteTask(c *isolation.Have, uid spec.UID) {
 	c.Container.Task, c.Cgroup, c.Nodes = isolation.Task{}, isolation.CgroupState{}, isolation.NodesState{}
 	c.Pin, c.LogAlive = isolation.PinNone, false
+	if !c.Container.Container && !c.Container.Snapshot {
+		delete(f.containers, uid)
+	}
 	delete(f.granted, uid)
 	for _, r := range f.routers {
 		delete(r.Links, uid) // the link ends with its namespace

@@ -60,6 +60,7 @@ type Loop struct {
 	suspects map[spec.UID]string // to the run in which an audit failed
 	strange  map[spec.UID]bool   // found on the host at the start and not stored
 	beat     time.Time           // of the pulse
+	pulls    map[spec.UID]*pull  // under way, by the instance they are for
 }
 
 // New makes a loop at rest.
@@ -67,6 +68,7 @@ func New(d Deps) *Loop {
 	l := &Loop{
 		Deps: d, held: make(map[spec.UID]bool),
 		suspects: make(map[spec.UID]string), strange: make(map[spec.UID]bool), beat: d.Now(),
+		pulls: make(map[spec.UID]*pull),
 	}
 	l.lanes = newLanes(d.Log, l.work)
 	l.changes = newChanges(d.Store, d.Now)

@@ -22,7 +22,7 @@ func (l *Loop) settle(ctx context.Context, o *spec.Object, v *view, rec *recorde
 		return 0, ctx.Err() // the agent stops; what is under way goes on with the next
 	}
 	if err != nil {
-		l.putStatus(failedStatus(o, l.Now(), err))
+		l.putStatus(o, failedStatus(o, l.taskOf(ctx, o), l.Now(), err))
 		l.eventOnce(o, "StepFailed", err)
 		rec.finish(err)
 		return 0, retryable(err)
@@ -44,6 +44,20 @@ func (l *Loop) settle(ctx context.Context, o *spec.Object, v *view, rec *recorde
 		return max(v.decision.until.Sub(l.Now()), time.Millisecond), nil
 	}
 	return 0, nil
+}
+
+// taskOf reads an instance's task once its run has failed: it may have ended
+// before the failure or by the run itself. One that cannot be read is as it was
+// seen last.
+func (l *Loop) taskOf(ctx context.Context, o *spec.Object) isolation.Task {
+	have, err := l.Isolation.Observe(ctx, isolation.Lease{UID: o.Metadata.UID, Tenant: o.Metadata.Tenant, Name: o.Metadata.Name})
+	if err == nil {
+		return have.Container.Task
+	}
+	if o.Status == nil || o.Status.Instance == nil || o.Status.Instance.Pid == 0 {
+		return isolation.Task{}
+	}
+	return isolation.Task{Status: isolation.TaskRunning, Pid: o.Status.Instance.Pid}
 }
 
 // retryable lets a lane rest on an error that trying again cannot mend; a change
@@ -205,9 +219,14 @@ func failedRun(v *view) bool {
 	return instanceOf(v.object).State != spec.StateStopped && e != nil && (e.Unknown || e.Code != 0)
 }
 
-// failedStatus is the status of a run that ended with an error.
-func failedStatus(o *spec.Object, now time.Time, err error) (*spec.Object, spec.Status) {
+// failedStatus is the status of a run that ended with an error and left this task.
+func failedStatus(o *spec.Object, task isolation.Task, now time.Time, err error) spec.Status {
 	s := carry(o)
+	if s.Instance != nil && (task.Status != isolation.TaskRunning || task.Pid != s.Instance.Pid) {
+		seen := *s.Instance // shared with the status in force
+		seen.Pid, seen.StartedAt = 0, time.Time{}
+		s.Instance = &seen
+	}
 	s.Phase = spec.PhasePending
 	if !fault.KindOf(err).Retry() {
 		s.Phase = spec.PhaseFailed
@@ -216,7 +235,7 @@ func failedStatus(o *spec.Object, now time.Time, err error) (*spec.Object, spec.
 		Type: "Ready", Reason: reasonOf(err), Message: message(err),
 		ObservedGeneration: o.Metadata.Generation, Since: now,
 	})
-	return o, s
+	return s
 }
 
 func reasonOf(err error) string {

@@ -134,6 +134,7 @@ func (l *Loop) open(o *spec.Object, verb, actor string) (string, error) {
 	}
 	id, err := l.changes.begin(o, verb, actor)
 	l.TriggerObject(o)
+	l.interrupt(o)
 	return id, err
 }
 
