@@ -49,14 +49,13 @@ func (c *Client) ImportImage(ctx context.Context, tenant, ref string, r io.Reade
 	return c.importReader(ctx, tenant, name, r)
 }
 
-func (c *Client) importReader(ctx context.Context, tenant, name string, r io.Reader) (isolation.Image, error) {
+func (c *Client) importReader(ctx context.Context, tenant, name string, r io.Reader) (_ isolation.Image, err error) {
 	what := "import image " + name
-	// Until the image is recorded, a lease keeps its blobs from being collected.
-	ctx, done, err := c.containerd.WithLease(c.tenant(ctx, tenant))
+	ctx, release, err := c.leased(c.tenant(ctx, tenant))
 	if err != nil {
 		return isolation.Image{}, wrap(what, err)
 	}
-	defer done(context.WithoutCancel(ctx))
+	defer func() { release(err) }()
 	store := c.containerd.ContentStore()
 	index, err := archive.ImportIndex(ctx, store, r)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
@@ -25,9 +26,13 @@ import (
 
 // pull fetches an image from its registry and unpacks it. A pull that cannot
 // fit is refused as soon as the manifest has said how much comes.
-func (c *Client) pull(ctx context.Context, req isolation.ImageRequest, name string, report plan.Report) (isolation.Image, error) {
+func (c *Client) pull(ctx context.Context, req isolation.ImageRequest, name string, report plan.Report) (_ isolation.Image, err error) {
 	what := "pull image " + name
-	ctx = c.tenant(ctx, req.Tenant)
+	ctx, release, err := c.leased(c.tenant(ctx, req.Tenant))
+	if err != nil {
+		return isolation.Image{}, wrap(what, err)
+	}
+	defer func() { release(err) }()
 	login := &login{host: registryOf(name), ask: func() (string, string, error) {
 		if req.Login == nil {
 			return "", "", nil
@@ -46,6 +51,29 @@ func (c *Client) pull(ctx context.Context, req isolation.ImageRequest, name stri
 	metered.finish("unpacking")
 	return c.unpack(ctx, req.Ref, containerd.NewImage(c.containerd, fetched))
 }
+
+// leased keeps blobs and layers from being collected until they are an image's.
+// Release them with what came of it: after an error, a pull that was given up
+// included, what is of no image is collected before release returns.
+func (c *Client) leased(ctx context.Context) (_ context.Context, release func(err error), err error) {
+	ctx, _, err = c.containerd.WithLease(ctx)
+	if err != nil {
+		return ctx, nil, err
+	}
+	id, _ := leases.FromContext(ctx)
+	return ctx, func(err error) {
+		var how []leases.DeleteOpt
+		if err != nil {
+			how = append(how, leases.SynchronousDelete)
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releasePatience)
+		defer cancel()
+		_ = c.containerd.LeasesService().Delete(ctx, leases.Lease{ID: id}, how...) // it expires in a day
+	}, nil
+}
+
+// releasePatience bounds how long what was given up may take to be collected.
+const releasePatience = 30 * time.Second
 
 // resolver speaks TLS with the system's roots, and plain HTTP with loopback alone.
 func resolver(login *login) remotes.Resolver {

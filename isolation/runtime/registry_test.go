@@ -16,8 +16,10 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/google/go-containerregistry/pkg/registry"
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -224,4 +226,61 @@ func TestPullFaults(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A pull is given up with the wish for its image: its context ends while a layer
+// is on its way.
+func TestAPullThatIsGivenUpLeavesNothing(t *testing.T) {
+	h := newHost(t)
+	r := newRegistry(t, false)
+	stalled := make(chan struct{})
+	var once sync.Once
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		r.server.Config.Handler.ServeHTTP(&stallingWriter{ResponseWriter: w, stall: func() {
+			once.Do(func() { close(stalled); <-req.Context().Done() })
+		}}, req)
+	}))
+	defer front.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-stalled; cancel() }()
+	req := isolation.ImageRequest{Tenant: "acme", Ref: strings.TrimPrefix(front.URL, "http://") + "/app:1", Login: loginAs(goodUser, goodPassword)}
+	if _, err := h.client.PrepareImage(ctx, req, nil); err == nil {
+		t.Fatal("it came to its end")
+	}
+	ctx = h.client.tenant(t.Context(), "acme")
+	ingests, err := h.client.containerd.ContentStore().ListStatuses(ctx)
+	if err != nil || len(ingests) > 0 {
+		t.Errorf("ingests left: %v, %v", ingests, err)
+	}
+	err = h.client.containerd.ContentStore().Walk(ctx, func(info content.Info) error {
+		t.Errorf("blob left: %s, %d bytes", info.Digest, info.Size)
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if left, err := h.client.containerd.LeasesService().List(ctx); err != nil || len(left) > 0 {
+		t.Errorf("leases left: %v, %v", left, err)
+	}
+	if _, err := h.client.PrepareImage(t.Context(), req, nil); err != nil {
+		t.Errorf("the next pull: %v", err)
+	}
+}
+
+// stallingWriter may stall after the first bytes of anything that is large.
+type stallingWriter struct {
+	http.ResponseWriter
+	stall func()
+}
+
+func (w *stallingWriter) Write(b []byte) (int, error) {
+	const large = 16 << 10
+	if len(b) < large {
+		return w.ResponseWriter.Write(b)
+	}
+	n, _ := w.ResponseWriter.Write(b[:large])
+	_ = http.NewResponseController(w.ResponseWriter).Flush()
+	w.stall()
+	rest, err := w.ResponseWriter.Write(b[n:])
+	return n + rest, err
 }
