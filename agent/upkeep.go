@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gpuhost/gpuhost/agent/service"
 	"github.com/gpuhost/gpuhost/agent/spec"
 	"github.com/gpuhost/gpuhost/agent/store"
 	"github.com/gpuhost/gpuhost/drivers/kmsg"
@@ -34,7 +35,7 @@ func (h *host) collectImages(ctx context.Context) {
 	}
 	slices.SortFunc(all, func(x, y runtime.ImageInfo) int { return x.Created.Compare(y.Created) })
 	for _, image := range all {
-		if len(image.UsedBy) > 0 {
+		if service.InUse(h.store, image) {
 			continue
 		}
 		if used, err = diskUsed(h.paths.Lib); err != nil || used <= h.config.Images.DiskLow {

@@ -112,14 +112,41 @@ func (s Images) Prune(ctx context.Context, _ api.Caller, tenant string) (api.Pru
 	}
 	var out api.PruneResult
 	for _, name := range tenants {
-		removed, err := s.Runtime.PruneImages(ctx, name)
+		found, err := s.Runtime.Images(ctx, name)
 		if err != nil {
 			return out, err
 		}
-		for _, i := range removed {
-			out.Removed = append(out.Removed, s.image(i))
-			out.FreedBytes += int64(i.Size)
+		for _, i := range found {
+			if err := s.prune(ctx, i, &out); err != nil {
+				return out, err
+			}
 		}
 	}
 	return out, nil
+}
+
+func (s Images) prune(ctx context.Context, i runtime.ImageInfo, out *api.PruneResult) error {
+	if InUse(s.Store, i) {
+		return nil
+	}
+	err := s.Runtime.RemoveImage(ctx, i.Tenant, i.Ref)
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return err
+	}
+	out.Removed = append(out.Removed, s.image(i))
+	out.FreedBytes += int64(i.Size)
+	return nil
+}
+
+// InUse says whether an instance was made from an image, or is to run with it and
+// may be about to be made. It looks at this moment: ask before each removal.
+func InUse(s *store.Store, i runtime.ImageInfo) bool {
+	if len(i.UsedBy) > 0 {
+		return true
+	}
+	instances, err := s.List(spec.KindInstance, i.Tenant)
+	return err != nil || slices.ContainsFunc(instances, func(o *spec.Object) bool {
+		in := o.Spec.(*spec.InstanceSpec)
+		return o.Metadata.DeletedAt == nil && in.State != spec.StateStopped && i.Named(in.Image)
+	})
 }

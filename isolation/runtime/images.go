@@ -25,6 +25,12 @@ type ImageInfo struct {
 	UsedBy  []spec.UID `json:"usedBy,omitempty"` // instances made from it
 }
 
+// Named says whether a reference, in any of its spellings, means this image.
+func (i ImageInfo) Named(ref string) bool {
+	name, _, err := imageName(ref)
+	return err == nil && name == i.Ref
+}
+
 // Image says what the tenant has of ref: a zero Image when it is not there or
 // not unpacked.
 func (c *Client) Image(ctx context.Context, tenant, ref string) (isolation.Image, error) {
