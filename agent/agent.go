@@ -8,6 +8,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"time"
@@ -60,31 +61,59 @@ func newLog(w io.Writer, c config.Log) (*slog.Logger, error) {
 	return slog.New(slog.NewTextHandler(w, options)), nil
 }
 
-// run starts every long-lived task and waits for all of them. The first that
-// fails ends the rest.
+// task is one of the agent's long-lived tasks.
+type task struct {
+	name string
+	run  func(context.Context) error
+	// spare may end early: the agent does without it.
+	spare bool
+}
+
+// run starts every long-lived task and waits for all of them.
 func (h *host) run(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
+	beat := func(interval time.Duration, f func(context.Context)) func(context.Context) error {
+		return func(ctx context.Context) error { return every(ctx, interval, f) }
+	}
+	tasks := []task{
+		{name: "loop", run: h.loop.Run},
+		{name: "files", run: h.watchFiles},
+		{name: "exits", run: h.watchExits},
+		{name: "runtime", run: h.watchRuntime},
+		{name: "kernel log", run: h.watchXIDs, spare: true},
+		{name: "host rules", run: func(ctx context.Context) error { return h.network.WatchHost(ctx, h.loop.TriggerHost) }},
+		{name: "samples", run: beat(sampleInterval, h.sample)},
+		{name: "images", run: beat(collectInterval, h.collectImages)},
+		{name: "audit", run: beat(h.config.Audit.Interval, h.audit)},
+		{name: "API", run: func(ctx context.Context) error { return h.server.Serve(ctx, h.listener) }},
+		{name: "metrics", run: h.serveMetrics, spare: h.config.Metrics.Listen == ""},
+		{name: "watchdog", run: func(ctx context.Context) error { return notify.Watch(ctx, h.loop.Alive) }, spare: true},
+		{name: "service manager", run: h.announce},
+	}
 	if h.supervisor != nil {
-		group.Go(func() error { return h.supervisor.Run(ctx) })
+		tasks = append(tasks, task{name: "containerd", run: h.supervisor.Run})
 	}
-	group.Go(func() error { return h.loop.Run(ctx) })
-	group.Go(func() error { return h.watchFiles(ctx) })
-	group.Go(func() error { return h.watchExits(ctx) })
-	group.Go(func() error { return h.watchRuntime(ctx) })
-	group.Go(func() error { return h.watchXIDs(ctx) })
-	group.Go(func() error { return h.network.WatchHost(ctx, h.loop.TriggerHost) })
-	group.Go(func() error { return every(ctx, sampleInterval, h.sample) })
-	group.Go(func() error { return every(ctx, collectInterval, h.collectImages) })
-	group.Go(func() error { return every(ctx, h.config.Audit.Interval, h.audit) })
-	group.Go(func() error { return h.server.Serve(ctx, h.listener) })
-	group.Go(func() error { return h.serveMetrics(ctx) })
-	group.Go(func() error { return notify.Watch(ctx, h.loop.Alive) })
-	group.Go(func() error { return h.announce(ctx) })
-	err := group.Wait()
-	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
-		return nil
+	return together(ctx, tasks)
+}
+
+// together runs tasks until ctx ends, which is no failure, or one of them fails,
+// which ends the rest. A task that ends by itself has failed, unless it is spare.
+func together(ctx context.Context, tasks []task) error {
+	group, within := errgroup.WithContext(ctx)
+	for _, t := range tasks {
+		group.Go(func() error {
+			err := t.run(within)
+			switch {
+			case within.Err() != nil && (err == nil || errors.Is(err, context.Canceled)):
+				return nil // it was told to end
+			case err != nil:
+				return fmt.Errorf("%s: %w", t.name, err)
+			case t.spare:
+				return nil
+			}
+			return fault.New(fault.Internal, t.name, "it ended by itself")
+		})
 	}
-	return err
+	return group.Wait()
 }
 
 // announce tells the service manager that the API answers.
