@@ -254,5 +254,6 @@ func (s *Store) Remove(uid spec.UID) error {
 	delete(s.memory.objects, uid)
 	delete(s.memory.byRef, o.Ref())
 	delete(s.memory.records, uid)
+	s.revision++
 	return nil
 }

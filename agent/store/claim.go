@@ -41,6 +41,7 @@ func (s *Store) Claim(ctx context.Context, pool, value string, owner spec.UID) e
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.memory.remember(pool, value, owner)
+	s.revision++
 	return nil
 }
 
@@ -49,6 +50,18 @@ func (s *Store) Claims(pool string) (map[string]spec.UID, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return maps.Clone(s.memory.claims[pool]), nil
+}
+
+// ClaimOf gives the value of a pool that owner has.
+func (s *Store) ClaimOf(pool string, owner spec.UID) (value string, has bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for value, who := range s.memory.claims[pool] {
+		if who == owner {
+			return value, true
+		}
+	}
+	return "", false
 }
 
 // Release gives back all that owner claimed of one pool. It works on a full disk.
@@ -87,6 +100,7 @@ func (s *Store) release(owner spec.UID, concerned func(pool string) bool) error 
 	for _, c := range own {
 		delete(s.memory.claims[c.pool], c.value)
 	}
+	s.revision++
 	return nil
 }
 

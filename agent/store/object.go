@@ -52,6 +52,14 @@ func (s *Store) List(kind spec.Kind, tenant string) ([]*spec.Object, error) {
 // All gives every object, sorted by tenant, kind and name.
 func (s *Store) All() ([]*spec.Object, error) { return sorted(s.snapshot()), nil }
 
+// Revision moves with every object, status and claim that becomes another one.
+// What was read after it was asked for is true as long as it stands.
+func (s *Store) Revision() uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.revision
+}
+
 func sorted(objects map[spec.UID]*spec.Object) []*spec.Object {
 	return slices.SortedFunc(maps.Values(objects), inOrder)
 }
@@ -76,6 +84,7 @@ func (s *Store) SetStatus(uid spec.UID, status spec.Status) error {
 	seen := *o
 	seen.Status = &status
 	s.memory.objects[uid] = &seen
+	s.revision++
 	return nil
 }
 
@@ -139,6 +148,7 @@ func (s *Store) adopt(objects []*spec.Object) {
 		s.memory.objects[o.Metadata.UID] = o
 		s.memory.byRef[o.Ref()] = o.Metadata.UID
 	}
+	s.revision++
 }
 
 // snapshot is every object as stored. Only a writer may rely on it to be the

@@ -41,12 +41,13 @@ type Store struct {
 	writing sync.Mutex
 	spent   bool // the reserve is missing; guarded by writing
 
-	mu     sync.RWMutex
-	memory memory
-	log    eventLog
-	book   changeBook
-	flush  *time.Timer // set while something waits
-	closed bool
+	mu       sync.RWMutex
+	memory   memory
+	revision uint64 // of objects, statuses and claims
+	log      eventLog
+	book     changeBook
+	flush    *time.Timer // set while something waits
+	closed   bool
 }
 
 // memory is what the file holds, decoded.

@@ -83,6 +83,7 @@ func (s *Store) reload() error {
 		}
 	}
 	s.memory = fresh
+	s.revision++
 	return nil
 }
 
