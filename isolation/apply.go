@@ -39,7 +39,7 @@ func (r *Room) apply(ctx context.Context, step plan.Step, report plan.Report) er
 	case VerbMakeCgroup:
 		return r.Cgroups.Make(ctx, lease)
 	case VerbMakeNodes:
-		return r.Nodes.Make(ctx, lease)
+		return r.makeNodes(ctx, lease)
 	case VerbCreate:
 		return r.create(ctx, lease)
 	case VerbAudit:
@@ -84,6 +84,14 @@ func (r *Room) login(ctx context.Context, lease Lease) (username, password strin
 	return username, password, err
 }
 
+func (r *Room) makeNodes(ctx context.Context, lease Lease) error {
+	user, err := r.Containers.User(ctx, lease)
+	if err != nil {
+		return fmt.Errorf("find the user who owns the nodes: %w", err)
+	}
+	return r.Nodes.Make(ctx, lease.As(user))
+}
+
 // create makes what is missing of container, log writer, task and pin. On a
 // task that runs it only mends the log writer and the pin.
 func (r *Room) create(ctx context.Context, lease Lease) error {
@@ -116,7 +124,11 @@ func (r *Room) prepareContainer(ctx context.Context, lease Lease) error {
 	if cgroup.Program != ProgramGrant {
 		return fault.New(fault.Internal, "check cgroup", "outer device program is %q, want %q", cgroup.Program, ProgramGrant)
 	}
-	nodes, err := r.Nodes.State(ctx, lease)
+	user, err := r.Containers.User(ctx, lease)
+	if err != nil {
+		return err
+	}
+	nodes, err := r.Nodes.State(ctx, lease.As(user))
 	if err != nil {
 		return err
 	}
@@ -136,7 +148,7 @@ func (r *Room) prepareContainer(ctx context.Context, lease Lease) error {
 		return fmt.Errorf("prepare the driver tree: %w", err)
 	}
 	return r.Containers.Prepare(ctx, Creation{
-		Lease: lease, Fingerprint: FingerprintOf(lease), Nodes: nodes.Nodes, Controllers: controllers, DriverTree: tree, Env: env,
+		Lease: lease, User: user, Fingerprint: FingerprintOf(lease), Nodes: nodes.Nodes, Controllers: controllers, DriverTree: tree, Env: env,
 	})
 }
 
@@ -157,11 +169,15 @@ func (r *Room) env(ctx context.Context, lease Lease) (map[string]string, error) 
 }
 
 func (r *Room) audit(ctx context.Context, lease Lease) error {
-	pid, err := r.taskPid(ctx, lease, TaskCreated)
+	state, err := r.Containers.State(ctx, lease.Tenant, lease.UID)
 	if err != nil {
 		return err
 	}
-	controls, err := r.Auditor.Audit(ctx, lease, pid)
+	task := state.Task
+	if task.Status != TaskCreated {
+		return fault.New(fault.Conflict, "find task", "it is %q, want %q", task.Status, TaskCreated)
+	}
+	controls, err := r.Auditor.Audit(ctx, state.settle(lease), task.Pid)
 	if err != nil {
 		return err
 	}
@@ -171,7 +187,7 @@ func (r *Room) audit(ctx context.Context, lease Lease) error {
 	if failed := failures(controls); failed != "" {
 		return fault.New(fault.Internal, "read controls", "not as granted: %s", failed)
 	}
-	r.setAudited(lease.UID, pid)
+	r.setAudited(lease.UID, task.Pid)
 	return nil
 }
 
@@ -202,17 +218,6 @@ func (r *Room) start(ctx context.Context, lease Lease) error {
 		return fmt.Errorf("prove network guard: %w", err)
 	}
 	return r.Tasks.StartTask(ctx, lease.Tenant, lease.UID)
-}
-
-func (r *Room) taskPid(ctx context.Context, lease Lease, want TaskStatus) (int, error) {
-	state, err := r.Containers.State(ctx, lease.Tenant, lease.UID)
-	if err != nil {
-		return 0, err
-	}
-	if state.Task.Status != want {
-		return 0, fault.New(fault.Conflict, "find task", "it is %q, want %q", state.Task.Status, want)
-	}
-	return state.Task.Pid, nil
 }
 
 // stop lets the task end by itself within its grace, then empties the cgroup,

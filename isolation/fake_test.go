@@ -25,6 +25,7 @@ type fake struct {
 	cgroup    CgroupState
 	granted   string // of the outer program
 	nodes     []Node
+	nodeOwner uint32
 	pin       int
 	log       bool
 	exits     []spec.ExitStatus
@@ -86,6 +87,21 @@ func (f containersFake) State(context.Context, string, spec.UID) (ContainerState
 	return s, f.touch()
 }
 
+func (f containersFake) User(_ context.Context, l Lease) (User, error) {
+	if f.container != nil {
+		return f.container.User, f.touch()
+	}
+	if !f.images[l.Image] && f.snapshot != l.Image {
+		return User{}, fault.New(fault.NotFound, "find user", "no image")
+	}
+	if l.User == "" && l.Image == "debian" {
+		return User{UID: 1000, GID: 100}, f.touch()
+	}
+	var user User
+	_, _ = fmt.Sscanf(l.User, "%d:%d", &user.UID, &user.GID)
+	return user, f.touch()
+}
+
 func (f containersFake) Prepare(_ context.Context, c Creation) error {
 	if err := f.touch(); err != nil {
 		return err
@@ -105,7 +121,7 @@ func (f containersFake) Prepare(_ context.Context, c Creation) error {
 	if err := f.touch(); err != nil {
 		return err
 	}
-	f.container = &ContainerState{Container: true, Generation: c.Lease.Generation, Fingerprint: maps.Clone(c.Fingerprint)}
+	f.container = &ContainerState{Container: true, User: c.User, Generation: c.Lease.Generation, Fingerprint: maps.Clone(c.Fingerprint)}
 	return nil
 }
 
@@ -138,6 +154,9 @@ func (f tasksFake) CreateTask(context.Context, string, spec.UID) (int, error) {
 	if f.task.Status == TaskNone {
 		if f.cgroup.Program != ProgramGrant {
 			f.broken = append(f.broken, "task without outer program")
+		}
+		if len(f.nodes) > 0 && f.nodeOwner != testLease().IDs.Start+f.container.User.UID {
+			f.broken = append(f.broken, fmt.Sprintf("nodes of %d for %+v", f.nodeOwner, f.container.User))
 		}
 		f.nextPid++
 		f.task = Task{Status: TaskCreated, Pid: f.nextPid}
@@ -299,12 +318,13 @@ func (f nodesFake) Make(_ context.Context, l Lease) error {
 	if !f.reserved {
 		f.broken = append(f.broken, "nodes before the ledger")
 	}
-	f.nodes = Grant(l, 0)
+	f.nodes, f.nodeOwner = Grant(l, 0), l.NodeOwner()
 	return nil
 }
 
 func (f nodesFake) State(_ context.Context, l Lease) (NodesState, error) {
-	return NodesState{Nodes: f.nodes, Complete: slices.Equal(f.nodes, Grant(l, 0))}, f.touch()
+	exact := slices.Equal(f.nodes, Grant(l, 0)) && (len(f.nodes) == 0 || f.nodeOwner == l.NodeOwner())
+	return NodesState{Nodes: f.nodes, Complete: exact}, f.touch()
 }
 
 func (f nodesFake) Remove(context.Context, spec.UID) error {

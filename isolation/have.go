@@ -17,6 +17,14 @@ type Have struct {
 // Running says whether the tenant's own code is running.
 func (h Have) Running() bool { return h.Container.Task.Status == TaskRunning }
 
+// settle gives a lease the user that the container runs as, if there is one.
+func (c ContainerState) settle(lease Lease) Lease {
+	if !c.Container {
+		return lease
+	}
+	return lease.As(c.User)
+}
+
 // ends says whether there is something that must be stopped first: a task that
 // runs or waits, or processes whose task is gone.
 func (h Have) ends() bool {

@@ -4,6 +4,7 @@
 package isolation
 
 import (
+	"fmt"
 	"path"
 	"slices"
 	"strconv"
@@ -62,11 +63,24 @@ type Lease struct {
 	RestartToken string `json:"restartToken,omitempty"`
 }
 
+// User is whom the first process of an instance runs as, inside its user
+// namespace.
+type User struct {
+	UID uint32 `json:"uid"`
+	GID uint32 `json:"gid"`
+}
+
+// As is the lease with its user settled: a lease may leave the user to its
+// image, or name one that only the image knows.
+func (l Lease) As(user User) Lease {
+	l.User = fmt.Sprintf("%d:%d", user.UID, user.GID)
+	return l
+}
+
 // NodeOwner is the host id that the instance's device nodes belong to: the user
-// its process runs as, where the lease names one by number, else the mapped root.
-// The nodes are 0600, and a user other than root could not open root's. (An
-// image's own USER is known only when the container is made: who wants GPUs for
-// it names the user in the instance.)
+// its process runs as, because the nodes are 0600 and a user other than root
+// could not open root's. A lease whose user is not settled says the mapped root
+// where it does not give a number.
 func (l Lease) NodeOwner() uint32 {
 	user, _, _ := strings.Cut(l.User, ":")
 	uid, err := strconv.ParseUint(user, 10, 32)

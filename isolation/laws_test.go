@@ -18,6 +18,7 @@ func drawLease(t *rapid.T) Lease {
 	l.Want = rapid.SampledFrom([]Want{WantRunning, WantRunning, WantStopped, WantAbsent}).Draw(t, "want")
 	l.Image = rapid.SampledFrom([]string{"busybox", "debian"}).Draw(t, "image")
 	l.Command = rapid.SampledFrom([][]string{nil, {"a"}, {"a", "b"}}).Draw(t, "command")
+	l.User = rapid.SampledFrom([]string{"", "7:7"}).Draw(t, "user")
 	l.RestartToken = rapid.SampledFrom([]string{"", "1"}).Draw(t, "restart")
 	l.GPUs = nil
 	for minor := range uint32(3) {

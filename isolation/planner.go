@@ -101,9 +101,9 @@ func (p *planner) grow(task TaskStatus) {
 	if why := p.cgroupWhy(fresh); why != "" {
 		p.add(VerbMakeCgroup, why, p.want, p.own(VerbDeleteTask)...)
 	}
-	if fresh && len(p.want.GPUs) > 0 || !p.have.Nodes.Complete {
+	if p.needsNodes(fresh) {
 		p.add(VerbMakeNodes, nodesWhy(p.want), p.want,
-			append(p.own(VerbDeleteTask), p.id(plan.Drivers, "reserve"))...)
+			append(p.own(VerbDeleteTask, VerbDeleteContainer, VerbPrepareImage), p.id(plan.Drivers, "reserve"))...)
 	}
 	if why := p.createWhy(task, fresh); why != "" {
 		p.add(VerbCreate, why, p.want, p.own(VerbDeleteTask, VerbDeleteContainer, VerbPrepareImage, VerbMakeCgroup, VerbMakeNodes)...)
@@ -172,6 +172,14 @@ func (p *planner) cgroupWhy(fresh bool) string {
 		return "the outer device program is missing"
 	}
 	return ""
+}
+
+// needsNodes says whether nodes are to be made. They belong to the user that the
+// container runs as: where there is no container yet, nodes that lie there may be
+// another's.
+func (p *planner) needsNodes(fresh bool) bool {
+	newContainer := !p.have.Container.Container || p.plans(VerbDeleteContainer)
+	return (fresh || newContainer) && len(p.want.GPUs) > 0 || !p.have.Nodes.Complete
 }
 
 func nodesWhy(l Lease) string {

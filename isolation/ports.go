@@ -54,7 +54,8 @@ const (
 )
 
 // Nodes keeps the private device nodes of an instance in the agent's own tmpfs,
-// [Paths.NodeDir]: mode 0600, owned by the tenant's mapped root.
+// [Paths.NodeDir]: mode 0600, owned by [Lease.NodeOwner]. Leases come with their
+// user settled.
 type Nodes interface {
 	// Make makes exactly the nodes the lease grants and removes others.
 	Make(ctx context.Context, lease Lease) error
@@ -111,7 +112,7 @@ type Wardens interface {
 // Auditor reads the controls of a task back from the kernel.
 type Auditor interface {
 	// Audit reports every control it knows, passed or not; an error means that
-	// it could not look, which counts as a failure.
+	// it could not look, which counts as a failure. The lease's user is settled.
 	Audit(ctx context.Context, lease Lease, pid int) ([]spec.Control, error)
 }
 
@@ -169,6 +170,9 @@ type ImageRequest struct {
 // instance's uid as their name.
 type Containers interface {
 	State(ctx context.Context, tenant string, uid spec.UID) (ContainerState, error)
+	// User says whom the instance's container runs as or, where there is none,
+	// whom one made from the lease would: names are looked up in the image.
+	User(ctx context.Context, lease Lease) (User, error)
 	// Prepare makes snapshot and container where they are missing, the FIFOs and
 	// the files of /etc. A snapshot that is there is used again.
 	Prepare(ctx context.Context, c Creation) error
@@ -208,6 +212,7 @@ const (
 // is therefore no JSON.
 type Creation struct {
 	Lease       Lease
+	User        User // as Containers.User gives it
 	Fingerprint Fingerprint
 	Nodes       []Node
 	Controllers []string
@@ -222,6 +227,7 @@ type ContainerState struct {
 	DiskImage   string      `json:"diskImage,omitempty"`
 	ImageDigest string      `json:"imageDigest,omitempty"` // of the manifest the container was made from
 	Container   bool        `json:"container"`
+	User        User        `json:"user,omitzero"` // whom the container runs as
 	Generation  uint64      `json:"generation,omitempty"`
 	Fingerprint Fingerprint `json:"fingerprint,omitzero"` // of the lease the container was made from
 	Task        Task        `json:"task"`

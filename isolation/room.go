@@ -78,7 +78,7 @@ func (r *Room) observe(ctx context.Context, lease Lease) (have Have, err error) 
 	if have.Cgroup, err = r.Cgroups.State(ctx, lease); err != nil {
 		return have, err
 	}
-	if have.Nodes, err = r.Nodes.State(ctx, lease); err != nil {
+	if have.Nodes, err = r.Nodes.State(ctx, have.Container.settle(lease)); err != nil {
 		return have, err
 	}
 	if have.Pin, err = r.Pins.State(ctx, lease.UID, have.Container.Task.Pid); err != nil {
@@ -117,7 +117,7 @@ func (r *Room) Audit(ctx context.Context, lease Lease) ([]spec.Control, error) {
 	if s := state.Task.Status; s != TaskCreated && s != TaskRunning {
 		return nil, fault.New(fault.Conflict, what, "it has no task to look at")
 	}
-	controls, err := r.Auditor.Audit(ctx, lease, state.Task.Pid)
+	controls, err := r.Auditor.Audit(ctx, state.settle(lease), state.Task.Pid)
 	return controls, fault.Wrap(fault.Internal, what, err)
 }
 

@@ -79,7 +79,7 @@ func terminalEnv(tty bool) []string {
 	return []string{"TERM=xterm-256color"}
 }
 
-func execUser(text string) (*oci.User, error) {
+func execUser(text string) (*isolation.User, error) {
 	if text == "" {
 		return nil, nil
 	}

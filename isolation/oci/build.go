@@ -11,7 +11,7 @@ type Input struct {
 	Lease isolation.Lease
 	Paths isolation.Paths
 	Image imagespec.ImageConfig
-	User  User
+	User  isolation.User
 	// Env is the lease's environment with its secrets resolved.
 	Env map[string]string
 	// Nodes are the private device nodes that lie in the lease's node folder.
@@ -24,12 +24,6 @@ type Input struct {
 	// Files and LockedMemory bound RLIMIT_NOFILE and RLIMIT_MEMLOCK (bytes): the
 	// agent's own hard limits, beyond which runc may not be able to go.
 	Files, LockedMemory uint64
-}
-
-// User is whom the tenant's first process runs as, inside the user namespace.
-type User struct {
-	UID uint32
-	GID uint32
 }
 
 // Build makes the specification or says with an invalid fault what in the

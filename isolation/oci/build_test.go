@@ -257,16 +257,16 @@ func testAccounts(file string) ([]byte, error) {
 func TestResolveUser(t *testing.T) {
 	for _, tt := range []struct {
 		user   string
-		want   User
+		want   isolation.User
 		refuse bool
 	}{
-		{user: "", want: User{}},
-		{user: "1000", want: User{UID: 1000}},
-		{user: "1000:50", want: User{UID: 1000, GID: 50}},
-		{user: "65535:65535", want: User{UID: 65535, GID: 65535}},
-		{user: "app", want: User{UID: 1000, GID: 1001}},
-		{user: "app:staff", want: User{UID: 1000, GID: 50}},
-		{user: "1000:staff", want: User{UID: 1000, GID: 50}},
+		{user: "", want: isolation.User{}},
+		{user: "1000", want: isolation.User{UID: 1000}},
+		{user: "1000:50", want: isolation.User{UID: 1000, GID: 50}},
+		{user: "65535:65535", want: isolation.User{UID: 65535, GID: 65535}},
+		{user: "app", want: isolation.User{UID: 1000, GID: 1001}},
+		{user: "app:staff", want: isolation.User{UID: 1000, GID: 50}},
+		{user: "1000:staff", want: isolation.User{UID: 1000, GID: 50}},
 		{user: "65536", refuse: true},
 		{user: "99999999999", refuse: true}, // CVE-2024-40635
 		{user: "4294967296", refuse: true},

@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"strconv"
 	"strings"
+
+	"github.com/gpuhost/gpuhost/isolation"
 )
 
 // maxID is the highest uid and gid of a container: the tenant's range is 65,536 long.
@@ -18,9 +20,9 @@ type Accounts func(file string) ([]byte, error)
 // "app:staff") into numbers. Numbers are taken as they are; names are looked
 // up with accounts. A user without a group gets the group of its passwd line
 // when it is a name, else group 0.
-func ResolveUser(user string, accounts Accounts) (User, error) {
+func ResolveUser(user string, accounts Accounts) (isolation.User, error) {
 	if user == "" {
-		return User{}, nil
+		return isolation.User{}, nil
 	}
 	name, group, hasGroup := strings.Cut(user, ":")
 	resolved, err := resolveName(name, accounts)
@@ -31,26 +33,26 @@ func ResolveUser(user string, accounts Accounts) (User, error) {
 	return resolved, err
 }
 
-func resolveName(name string, accounts Accounts) (User, error) {
+func resolveName(name string, accounts Accounts) (isolation.User, error) {
 	if uid, numeric, err := number(name); numeric {
-		return User{UID: uid}, err
+		return isolation.User{UID: uid}, err
 	}
 	line, err := lookUp(name, "passwd", accounts)
 	if err != nil {
-		return User{}, err
+		return isolation.User{}, err
 	}
 	if len(line) < 4 {
-		return User{}, refuse("passwd line of user %.40q has no uid and gid", name)
+		return isolation.User{}, refuse("passwd line of user %.40q has no uid and gid", name)
 	}
 	uid, uidNumeric, err := number(line[2])
 	if err != nil || !uidNumeric {
-		return User{}, refuse("uid %.40q of user %.40q is not 0 to %d", line[2], name, maxID)
+		return isolation.User{}, refuse("uid %.40q of user %.40q is not 0 to %d", line[2], name, maxID)
 	}
 	gid, gidNumeric, err := number(line[3])
 	if err != nil || !gidNumeric {
-		return User{}, refuse("gid %.40q of user %.40q is not 0 to %d", line[3], name, maxID)
+		return isolation.User{}, refuse("gid %.40q of user %.40q is not 0 to %d", line[3], name, maxID)
 	}
-	return User{UID: uid, GID: gid}, nil
+	return isolation.User{UID: uid, GID: gid}, nil
 }
 
 func resolveGroup(name string, accounts Accounts) (uint32, error) {

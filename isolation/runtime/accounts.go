@@ -1,7 +1,9 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +11,7 @@ import (
 	goruntime "runtime"
 
 	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
 	"github.com/gpuhost/gpuhost/isolation"
@@ -19,6 +22,44 @@ import (
 
 // maxAccounts bounds the image's passwd and group.
 const maxAccounts = 1 << 20
+
+// User says whom the instance's container runs as or, where there is none, whom
+// one made from the lease would.
+func (c *Client) User(ctx context.Context, lease isolation.Lease) (isolation.User, error) {
+	ctx = c.tenant(ctx, lease.Tenant)
+	what := "find the user of " + string(lease.UID)
+	record, err := c.containerd.ContainerService().Get(ctx, string(lease.UID))
+	if err == nil {
+		user, err := userOf(record)
+		return user, wrap(what, err)
+	}
+	if !errdefs.IsNotFound(err) {
+		return isolation.User{}, wrap(what, err)
+	}
+	image, err := c.image(ctx, lease.Image)
+	if err != nil {
+		return isolation.User{}, wrap(what, err)
+	}
+	config, err := image.Spec(ctx)
+	if err != nil {
+		return isolation.User{}, wrap(what, err)
+	}
+	user, err := oci.ResolveUser(cmp.Or(lease.User, config.Config.User), c.accounts(ctx, lease, image))
+	return user, wrap(what, err)
+}
+
+// userOf reads the user from the container's label, or from the specification of
+// a container that an agent made which set none.
+func userOf(record containers.Container) (isolation.User, error) {
+	if text, labelled := record.Labels[labelUser]; labelled {
+		return oci.ResolveUser(text, nil)
+	}
+	var stored struct{ Process struct{ User isolation.User } }
+	if err := json.Unmarshal(record.Spec.GetValue(), &stored); err != nil {
+		return isolation.User{}, fmt.Errorf("read container specification: %w", err)
+	}
+	return stored.Process.User, nil
+}
 
 // accounts reads files of accounts from a view of the image itself, not of the
 // disk that the tenant has written to since.

@@ -33,6 +33,7 @@ const (
 	labelGeneration  = "gpuhost/generation"
 	labelFingerprint = "gpuhost/fingerprint"
 	labelDigest      = "gpuhost/digest" // of the image's manifest
+	labelUser        = "gpuhost/user"   // "uid:gid" inside the container
 	labelImage       = "gpuhost/image"  // of a snapshot: what it was made from
 	// labelKeep keeps a snapshot alive while no container uses it: without it,
 	// deleting a container to make it anew would cost the tenant's disk.
@@ -64,6 +65,9 @@ func (c *Client) State(ctx context.Context, tenant string, uid spec.UID) (isolat
 	state.Generation, _ = strconv.ParseUint(record.Labels[labelGeneration], 10, 64)
 	if err := json.Unmarshal([]byte(record.Labels[labelFingerprint]), &state.Fingerprint); err != nil {
 		state.Fingerprint = nil // made by somebody else: differs from any lease
+	}
+	if state.User, err = userOf(record); err != nil {
+		return state, wrap(what, err)
 	}
 	state.Task, err = c.task(ctx, uid)
 	return state, wrap(what, err)
@@ -123,7 +127,7 @@ func (c *Client) record(ctx context.Context, creation isolation.Creation, image 
 	if err != nil {
 		return containers.Container{}, err
 	}
-	built, err := c.build(ctx, creation, config, image)
+	built, err := c.build(creation, config)
 	if err != nil {
 		return containers.Container{}, err
 	}
@@ -150,6 +154,7 @@ func (c *Client) record(ctx context.Context, creation isolation.Creation, image 
 			labelGeneration:            strconv.FormatUint(lease.Generation, 10),
 			labelFingerprint:           string(fingerprint),
 			labelDigest:                manifest.Digest.String(),
+			labelUser:                  fmt.Sprintf("%d:%d", creation.User.UID, creation.User.GID),
 			containerd.StopSignalLabel: stopSignal(config.Config.StopSignal),
 		},
 		Image:       image.Name(),
@@ -160,15 +165,7 @@ func (c *Client) record(ctx context.Context, creation isolation.Creation, image 
 	}, nil
 }
 
-func (c *Client) build(ctx context.Context, creation isolation.Creation, config imagespec.Image, image containerd.Image) (*specs.Spec, error) {
-	user := creation.Lease.User
-	if user == "" {
-		user = config.Config.User
-	}
-	resolved, err := oci.ResolveUser(user, c.accounts(ctx, creation.Lease, image))
-	if err != nil {
-		return nil, err
-	}
+func (c *Client) build(creation isolation.Creation, config imagespec.Image) (*specs.Spec, error) {
 	files, locked, err := hardLimits()
 	if err != nil {
 		return nil, err
@@ -176,7 +173,7 @@ func (c *Client) build(ctx context.Context, creation isolation.Creation, config 
 	paths := c.config.Paths
 	paths.DriverTree = creation.DriverTree
 	return oci.Build(oci.Input{
-		Files: files, LockedMemory: locked, Lease: creation.Lease, Paths: paths, Image: config.Config, User: resolved, Env: creation.Env,
+		Files: files, LockedMemory: locked, Lease: creation.Lease, Paths: paths, Image: config.Config, User: creation.User, Env: creation.Env,
 		Nodes: creation.Nodes, Controllers: creation.Controllers, CPUs: goruntime.NumCPU(),
 	})
 }

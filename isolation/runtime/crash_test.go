@@ -56,7 +56,7 @@ func TestContainerdKilledWhileCreating(t *testing.T) {
 // reading and writing, so that a shim that dies in the middle ends nothing.
 func (h *host) prepareHeld(lease isolation.Lease) (release func()) {
 	h.t.Helper()
-	err := h.client.Prepare(h.t.Context(), isolation.Creation{Lease: lease, Fingerprint: isolation.FingerprintOf(lease)})
+	err := h.makeContainer(lease)
 	if err != nil {
 		h.t.Fatal(err)
 	}

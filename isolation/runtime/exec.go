@@ -16,7 +16,6 @@ import (
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
 	"github.com/gpuhost/gpuhost/isolation"
-	"github.com/gpuhost/gpuhost/isolation/oci"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -25,7 +24,7 @@ type ExecOptions struct {
 	ID   string // unique among the task's processes
 	Args []string
 	Env  []string // added to the container's own: "TERM=xterm"
-	User *oci.User
+	User *isolation.User
 	TTY  bool
 	// Columns and Rows of the terminal from the first moment on; 0 for unknown.
 	Columns, Rows uint16

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
-	"github.com/gpuhost/gpuhost/isolation/oci"
+	"github.com/gpuhost/gpuhost/isolation"
 )
 
 func TestExec(t *testing.T) {
@@ -26,7 +26,7 @@ func TestExec(t *testing.T) {
 		code    int
 	}{
 		{"output and code", ExecOptions{}, []string{"sh", "-c", "echo out; exit 4"}, "out\n", 4},
-		{"user", ExecOptions{User: &oci.User{UID: 12, GID: 34}}, []string{"id"}, "uid=12 gid=34\n", 0},
+		{"user", ExecOptions{User: &isolation.User{UID: 12, GID: 34}}, []string{"id"}, "uid=12 gid=34\n", 0},
 		{"environment", ExecOptions{Env: []string{"A=1", "PATH=/bin"}}, []string{"sh", "-c", "echo $A $PATH"}, "1 /bin\n", 0},
 		{"terminal", ExecOptions{TTY: true}, []string{"tty"}, "/dev/pts/0\r\n", 0},
 		{"rights", ExecOptions{}, []string{"sh", "-c", "grep -E 'CapEff|NoNewPrivs|^Seccomp:' /proc/self/status"}, "CapEff:\t00000000000405fb\nNoNewPrivs:\t1\nSeccomp:\t2\n", 0},

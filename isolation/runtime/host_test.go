@@ -160,11 +160,20 @@ func (o *output) text(t testing.TB) string {
 
 func (h *host) prepare(lease isolation.Lease) *output {
 	h.t.Helper()
-	err := h.client.Prepare(h.t.Context(), isolation.Creation{Lease: lease, Fingerprint: isolation.FingerprintOf(lease)})
-	if err != nil {
+	if err := h.makeContainer(lease); err != nil {
 		h.t.Fatal(err)
 	}
 	return h.readLog()
+}
+
+// makeContainer does what the room does for a container.
+func (h *host) makeContainer(lease isolation.Lease) error {
+	h.t.Helper()
+	user, err := h.client.User(h.t.Context(), lease)
+	if err != nil {
+		return err
+	}
+	return h.client.Prepare(h.t.Context(), isolation.Creation{Lease: lease, User: user, Fingerprint: isolation.FingerprintOf(lease)})
 }
 
 func (h *host) create(lease isolation.Lease) (int, *output) {

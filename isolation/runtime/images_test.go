@@ -150,7 +150,7 @@ func TestPasswdThatIsNone(t *testing.T) {
 				s.Layers = []ociimage.Layer{{ociimage.Dir("etc", 0o755), passwd}}
 			})
 			lease := testLease(ref, "id")
-			err := h.client.Prepare(t.Context(), isolation.Creation{Lease: lease, Fingerprint: isolation.FingerprintOf(lease)})
+			err := h.makeContainer(lease)
 			if !fault.Is(err, fault.Invalid) {
 				t.Errorf("error %v", err)
 			}
