@@ -41,6 +41,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	raiseLimits(log)
 	h := newHost(cfg, o, log)
 	if err := h.assembleAll(ctx); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/gpuhost/gpuhost/agent/config"
 	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/agent/health"
 	"github.com/gpuhost/gpuhost/agent/spec"
 )
 
@@ -28,6 +30,21 @@ func capacity() (spec.CPU, spec.Bytes, error) {
 		return 0, 0, fault.New(fault.Internal, "read /proc/meminfo", "it has no MemTotal")
 	}
 	return spec.CPU(runtime.NumCPU()) * 1000, memory, nil
+}
+
+// raiseLimits brings kernel limits to what a full host needs. An agent that may
+// not says so and goes on: it does for fewer instances, and doctor names the
+// command.
+func raiseLimits(log *slog.Logger) {
+	for _, l := range health.Limits() {
+		before, err := l.Raise("/proc")
+		switch {
+		case err != nil:
+			log.Warn("a kernel limit is low", "limit", l.Name, "why", l.Why, "error", err)
+		case before < l.Floor:
+			log.Info("raised a kernel limit", "limit", l.Name, "from", before, "to", l.Floor, "why", l.Why)
+		}
+	}
 }
 
 // memTotal finds "MemTotal:       24683620 kB".

@@ -64,6 +64,7 @@ func checks() []check {
 		{"controllers", checkControllers},
 		{"user-namespaces", checkUserNamespaces},
 		{"seccomp", checkSeccomp},
+		{"limits", checkLimits},
 		{"runtime", checkRuntime},
 		{"parts", checkParts},
 		{"foreign-rules", checkForeignRules},
