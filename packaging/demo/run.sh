@@ -64,7 +64,7 @@ leftovers() {
 	cgroups
 	grep -e "$(mark)" -e "$root" /proc/self/mountinfo || true
 	ls -d "/run/$(mark)" 2>/dev/null || true
-	pgrep -fl "$root" | grep -v -e demo/run.sh -e pgrep || true
+	grep -lsF "$root" /proc/[0-9]*/cmdline || true
 }
 
 # prepare_machine gives the namespaces what a host has: cgroup v2, a network with
