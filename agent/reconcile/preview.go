@@ -47,7 +47,7 @@ func (l *Loop) imagine(ctx context.Context, before, objects []*spec.Object) (pla
 		}
 		return planned, before, nil
 	}
-	admission, err := l.admissionFor(ctx, objects)
+	admission, err := l.admissionFor(ctx, objects, nil)
 	if err != nil {
 		return nil, nil, err
 	}

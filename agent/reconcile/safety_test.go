@@ -57,11 +57,14 @@ func TestAStrangersGPUsAreNotGivenOut(t *testing.T) {
 		if err := b.store.Remove(stranger); err != nil {
 			t.Fatal(err)
 		}
+		release := make(chan struct{})
+		b.slow = func(context.Context, plan.Step) error { <-release; return nil }
 		b.run()
 		defer b.halt()
 		if _, err := b.loop.Write(t.Context(), []*spec.Object{instance("b", 8)}, WriteOptions{Source: spec.SourceAPI}); !fault.Is(err, fault.Exhausted) {
 			t.Errorf("GPUs that a stranger holds: %v", err)
 		}
+		close(release)
 		settle()
 		b.write(instance("b", 8))
 		settle()

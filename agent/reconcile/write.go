@@ -1,9 +1,7 @@
 package reconcile
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"slices"
 	"time"
 
@@ -38,6 +36,12 @@ type Written struct {
 func (l *Loop) Write(ctx context.Context, objects []*spec.Object, how WriteOptions) ([]Written, error) {
 	l.admit.Lock()
 	defer l.admit.Unlock()
+	return l.write(ctx, objects, nil, how)
+}
+
+// write is Write for who holds admit. What is dropped goes in the same decision:
+// what it had is there for the others.
+func (l *Loop) write(ctx context.Context, objects, drop []*spec.Object, how WriteOptions) ([]Written, error) {
 	before, err := l.Store.All()
 	if err != nil {
 		return nil, err
@@ -47,14 +51,14 @@ func (l *Loop) Write(ctx context.Context, objects []*spec.Object, how WriteOptio
 			return nil, err
 		}
 	}
-	admission, err := l.admissionFor(ctx, objects)
+	admission, err := l.admissionFor(ctx, objects, drop)
 	if err != nil {
 		return nil, err
 	}
 	full := l.complete(admission, before, objects)
 	applied, err := l.Store.Apply(ctx, how.Source, full, store.ApplyOptions{
-		DryRun: how.DryRun,
-		Check:  func(after []*spec.Object) error { return admission.Check(before, after) },
+		DryRun: how.DryRun, Drop: drop,
+		Check: func(after []*spec.Object) error { return admission.Check(before, after) },
 	})
 	if err != nil || how.DryRun {
 		return written(applied, len(objects)), err
@@ -109,11 +113,7 @@ func (l *Loop) announce(applied []store.Applied, asked int, actor string) ([]Wri
 		if a.Change == store.Unchanged {
 			continue
 		}
-		verb := "change"
-		if a.Change == store.Created {
-			verb = "create"
-		}
-		id, err := l.open(a.Object, verb, actor)
+		id, err := l.open(a.Object, verbOf(a.Change), actor)
 		if err != nil {
 			return out, err
 		}
@@ -122,6 +122,17 @@ func (l *Loop) announce(applied []store.Applied, asked int, actor string) ([]Wri
 		}
 	}
 	return out, nil
+}
+
+func verbOf(a store.Action) string {
+	switch a {
+	case store.Created:
+		return "create"
+	case store.Deleted:
+		return "delete"
+	default:
+		return "change"
+	}
 }
 
 // open begins a change of an object and wakes its lanes. Objects without a lane
@@ -150,21 +161,25 @@ func (l *Loop) tell(o *spec.Object, verb, actor string) {
 
 // admissionFor reads what the host has where instances are among the objects: a
 // rule is changed without asking the GPUs.
-func (l *Loop) admissionFor(ctx context.Context, objects []*spec.Object) (Admission, error) {
+func (l *Loop) admissionFor(ctx context.Context, objects, drop []*spec.Object) (Admission, error) {
 	if !slices.ContainsFunc(objects, isInstance) {
 		return Admission{CPUs: l.Settings.CPUs, Memory: l.Settings.Memory, Small: l.Settings.Small}, nil
 	}
-	return l.admission(ctx)
+	return l.admission(ctx, drop)
 }
 
-// admission reads what the host has.
-func (l *Loop) admission(ctx context.Context) (Admission, error) {
+// admission reads what the host has once what is dropped has gone.
+func (l *Loop) admission(ctx context.Context, drop []*spec.Object) (Admission, error) {
 	have, err := l.Drivers.Observe(ctx)
 	if err != nil {
 		return Admission{}, err
 	}
+	held := l.holders()
+	for _, o := range drop {
+		delete(held, o.Metadata.UID)
+	}
 	return Admission{
-		CPUs: l.Settings.CPUs, Memory: l.Settings.Memory, GPUs: have.Inventory, Entries: promised(have, l.holders()), Small: l.Settings.Small,
+		CPUs: l.Settings.CPUs, Memory: l.Settings.Memory, GPUs: have.Inventory, Entries: promised(have, held), Small: l.Settings.Small,
 	}, nil
 }
 
@@ -224,50 +239,6 @@ func (l *Loop) over(o *spec.Object) bool {
 	return err == nil && (r.LastExit != nil && r.EndedRun == runOf(o) || r.FencedRun == runOf(o))
 }
 
-// WriteFiles makes exactly these objects the ones that files own: they are
-// stored, and what files owned before and no longer name is deleted.
-func (l *Loop) WriteFiles(ctx context.Context, objects []*spec.Object) error {
-	const actor = "spec.d"
-	if _, err := l.Write(ctx, objects, WriteOptions{Source: spec.SourceFile, Actor: actor}); err != nil {
-		return err
-	}
-	l.admit.Lock()
-	defer l.admit.Unlock()
-	all, err := l.Store.All()
-	if err != nil {
-		return err
-	}
-	dropped := slices.DeleteFunc(all, func(o *spec.Object) bool {
-		return o.Metadata.Source != spec.SourceFile || o.Metadata.DeletedAt != nil || slices.ContainsFunc(objects, sameAs(o))
-	})
-	slices.SortStableFunc(dropped, func(x, y *spec.Object) int { return cmp.Compare(lastToGo(x), lastToGo(y)) })
-	var errs []error
-	for _, o := range dropped {
-		if err := l.refuseUsed(o.Ref()); err != nil {
-			errs = append(errs, err) // others stand on it: it stays
-			continue
-		}
-		_, err := l.mark(o.Ref(), 0, actor)
-		errs = append(errs, err)
-	}
-	l.lanes.trigger(laneSweep)
-	return errors.Join(errs...)
-}
-
-// lastToGo orders a removal: instances, then what they stand on, then tenants.
-func lastToGo(o *spec.Object) int {
-	switch o.Kind {
-	case spec.KindInstance:
-		return 0
-	case spec.KindNetwork:
-		return 2
-	case spec.KindTenant:
-		return 3
-	default:
-		return 1
-	}
-}
-
 // Delete asks for an object to go. ifMatch is its generation, 0 for any. What a
 // file owns goes with the file.
 func (l *Loop) Delete(ref spec.Ref, ifMatch uint64, actor string) (string, error) {
@@ -314,68 +285,4 @@ func (l *Loop) sweepObject(o *spec.Object) error {
 	}
 	l.TriggerObject(o)
 	return nil
-}
-
-// refuseUsed keeps what others that are to stay stand on.
-func (l *Loop) refuseUsed(ref spec.Ref) error {
-	used, err := l.usedBy(ref, func(o *spec.Object) bool { return o.Metadata.DeletedAt == nil })
-	if err != nil || used == nil {
-		return err
-	}
-	return fault.New(fault.Busy, "delete "+ref.String(), "%s uses it", used.Ref()).
-		WithHint("gpuhost delete %s %s first", used.Kind.Lower(), used.Metadata.Name)
-}
-
-// usedBy finds an object, among those that count, which stands on what ref names.
-func (l *Loop) usedBy(ref spec.Ref, counts func(*spec.Object) bool) (*spec.Object, error) {
-	objects, err := l.Store.All()
-	if err != nil {
-		return nil, err
-	}
-	for _, o := range objects {
-		if counts(o) && uses(o, ref) {
-			return o, nil
-		}
-	}
-	return nil, nil
-}
-
-// uses says whether o cannot be without what ref names.
-func uses(o *spec.Object, ref spec.Ref) bool {
-	if ref.Kind == spec.KindTenant {
-		return o.Kind == spec.KindInstance && o.Metadata.Tenant == ref.Name
-	}
-	if o.Metadata.Tenant != ref.Tenant {
-		return false
-	}
-	switch in := o.Spec.(type) {
-	case *spec.InstanceSpec:
-		return ref.Kind == spec.KindSubnet && in.Network.Subnet == ref.Name ||
-			ref.Kind == spec.KindSecurityGroup && slices.Contains(in.Network.SecurityGroups, ref.Name) ||
-			ref.Kind == spec.KindSecret && usesSecret(in, ref.Name)
-	case *spec.SubnetSpec:
-		return ref.Kind == spec.KindNetwork && in.Network == ref.Name
-	case *spec.SecurityGroupSpec:
-		return ref.Kind == spec.KindSecurityGroup && o.Metadata.Name != ref.Name && namesGroup(in, ref.Name)
-	default:
-		return false
-	}
-}
-
-func namesGroup(in *spec.SecurityGroupSpec, name string) bool {
-	return slices.ContainsFunc(slices.Concat(in.Ingress, in.Egress), func(r spec.Rule) bool {
-		return r.Remote == spec.GroupPrefix+name
-	})
-}
-
-func usesSecret(in *spec.InstanceSpec, name string) bool {
-	if in.PullSecret == name {
-		return true
-	}
-	for _, v := range in.Env {
-		if secret, _ := v.SecretKey(); secret == name {
-			return true
-		}
-	}
-	return false
 }

@@ -21,6 +21,7 @@ const (
 	Created   Action = "created"
 	Changed   Action = "changed"
 	Unchanged Action = "unchanged"
+	Deleted   Action = "deleted" // it is to go
 )
 
 // Applied is one object as it is stored now.
@@ -32,6 +33,9 @@ type Applied struct {
 // ApplyOptions are how objects are stored.
 type ApplyOptions struct {
 	DryRun bool // do all that Apply does, and give its errors, short of writing
+	// Drop are stored objects that are to go in the same write, as by
+	// [Store.MarkDeleted]. They come last in what Apply returns.
+	Drop []*spec.Object
 	// Check sees the whole desired set as it would be, objects that are being
 	// deleted included; its error refuses all. It must not call the store's writers.
 	Check func(after []*spec.Object) error
@@ -55,6 +59,9 @@ func (s *Store) Apply(ctx context.Context, source spec.Source, objects []*spec.O
 			return nil, err
 		}
 	}
+	for _, o := range how.Drop {
+		a.drop(o)
+	}
 	if how.Check != nil {
 		if err := how.Check(sorted(a.after)); err != nil {
 			return nil, err
@@ -66,7 +73,7 @@ func (s *Store) Apply(ctx context.Context, source spec.Source, objects []*spec.O
 	if err := ctx.Err(); err != nil {
 		return nil, fault.Wrap(fault.Timeout, "store objects", err)
 	}
-	err := s.write("store objects", ordinary, func(tx *bolt.Tx) error { return s.putObjects(tx, a.changed) })
+	err := s.write("store objects", a.urgency(), func(tx *bolt.Tx) error { return s.putObjects(tx, a.changed) })
 	if err != nil {
 		return nil, err
 	}
@@ -104,6 +111,28 @@ func (a *application) add(o *spec.Object) error {
 		a.changed = append(a.changed, merged.Object)
 	}
 	return nil
+}
+
+// drop marks a stored object, unless it is gone or going already.
+func (a *application) drop(o *spec.Object) {
+	old := a.after[o.Metadata.UID]
+	if old == nil || old.Metadata.DeletedAt != nil {
+		return
+	}
+	marked := a.store.deleted(old)
+	a.after[marked.Metadata.UID] = marked
+	a.applied = append(a.applied, Applied{marked, Deleted})
+	a.changed = append(a.changed, marked)
+}
+
+// urgency: deletions alone work on a full disk.
+func (a *application) urgency() urgency {
+	for _, one := range a.applied {
+		if one.Change == Created || one.Change == Changed {
+			return ordinary
+		}
+	}
+	return freeing
 }
 
 func (a *application) merge(o *spec.Object) (Applied, error) {
@@ -218,16 +247,22 @@ func (s *Store) MarkDeleted(ref spec.Ref, ifMatch uint64) (*spec.Object, error) 
 	if old.Metadata.DeletedAt != nil {
 		return old, nil
 	}
-	marked, at := *old, s.now()
-	marked.Metadata.DeletedAt = &at
-	marked.Metadata.Generation++
-	objects := []*spec.Object{&marked}
+	marked := s.deleted(old)
+	objects := []*spec.Object{marked}
 	err = s.write("delete "+ref.String(), freeing, func(tx *bolt.Tx) error { return s.putObjects(tx, objects) })
 	if err != nil {
 		return nil, err
 	}
 	s.adopt(objects)
-	return &marked, nil
+	return marked, nil
+}
+
+// deleted is an object from now on to go.
+func (s *Store) deleted(o *spec.Object) *spec.Object {
+	marked, at := *o, s.now()
+	marked.Metadata.DeletedAt = &at
+	marked.Metadata.Generation++
+	return &marked
 }
 
 // Remove forgets an object and what is remembered of its runs, at the end of its
