@@ -215,7 +215,7 @@ func groupRules(s side, rule policy.Rule) []ruleset.Rule {
 	return rules
 }
 
-// compileEndpoint makes an instance's chains. They hold no rule of its groups, so that
+// endpointChains are an instance's own. They hold no rule of its groups, so that
 // a changed policy does not touch them, and they count every packet let through,
 // the one that was stamped just now too.
 //
@@ -223,7 +223,7 @@ func groupRules(s side, rule policy.Rule) []ruleset.Rule {
 //	to the link:      to_X ─▶ policy ─▶ count ─▶ accept
 //
 // The policy asked is the one of the side that X was when the connection began.
-func compileEndpoint(e Endpoint) compiledEndpoint {
+func endpointChains(e Endpoint) []*ruleset.Chain {
 	key := listKey(e.Groups)
 	pass := func(name string, s side, d Direction, end ruleset.Verdict) *ruleset.Chain {
 		return &ruleset.Chain{Name: name, Rules: []ruleset.Rule{
@@ -238,10 +238,10 @@ func compileEndpoint(e Endpoint) compiledEndpoint {
 	}
 	from, to := "from_"+string(e.Instance), "to_"+string(e.Instance)
 	deliver, accept := proceed(deliverChain), verdict(ruleset.Accept)
-	return compiledEndpoint{of: e, guard: guardChain(e), chains: []*ruleset.Chain{
+	return []*ruleset.Chain{
 		pass(from+"_r", inbound(), Egress, deliver),
 		first(pass(from, outbound(), Egress, deliver), from+"_r"),
 		pass(to+"_r", outbound(), Ingress, accept),
 		first(pass(to, inbound(), Ingress, accept), to+"_r"),
-	}}
+	}
 }

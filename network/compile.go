@@ -3,8 +3,8 @@ package network
 import (
 	"fmt"
 	"hash/fnv"
+	"io"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -27,21 +27,19 @@ type Rules struct {
 // chains and sets they had, and a diff passes over those. One planner serves one
 // VPC and one goroutine at a time.
 type Planner struct {
-	table     string
-	groups    map[string]parsedGroup
-	policies  map[string]compiledPolicy // by chain
-	endpoints map[spec.UID]compiledEndpoint
-	fixed     []*ruleset.Chain
+	table    string
+	groups   map[string]*parsedGroup
+	policies map[string]compiledPolicy // by chain
+	roster   *roster
+	around   *surroundings
+	last     *compilation // nil before the first
 }
 
 // NewPlanner makes a planner whose tables carry the host's id.
 func NewPlanner(hostID string) *Planner {
 	return &Planner{
-		table:     TableName(hostID),
-		groups:    map[string]parsedGroup{},
-		policies:  map[string]compiledPolicy{},
-		endpoints: map[spec.UID]compiledEndpoint{},
-		fixed:     fixedChains(),
+		table: TableName(hostID), groups: map[string]*parsedGroup{}, policies: map[string]compiledPolicy{},
+		roster: &roster{}, around: &surroundings{},
 	}
 }
 
@@ -59,112 +57,111 @@ type compiledPolicy struct {
 	sets   []*ruleset.Set
 }
 
-type compiledEndpoint struct {
-	of     Endpoint
-	chains []*ruleset.Chain
-	guard  *ruleset.Chain
-}
-
 // Compile makes the rules of a VPC. Policies whose meaning is as in have keep
-// their epoch. The error names the group or rule that is wrong.
+// their epoch. The error names the group or rule that is wrong. Neither the rules
+// nor what was given may be changed afterwards.
 func (p *Planner) Compile(vpc VPC, have Marks) (*Rules, error) {
-	c := &compilation{planner: p, vpc: vpc, lists: map[string][]string{}, members: map[string][]netip.Addr{}}
-	if err := c.collect(); err != nil {
+	p.roster = p.roster.of(vpc.Endpoints)
+	p.around = p.around.of(vpc)
+	c := &compilation{planner: p, vpc: vpc, roster: p.roster, around: p.around}
+	if err := c.parse(); err != nil {
 		return nil, err
 	}
+	c.digest()
+	if c.same(p.last) && have.equal(p.last.rules.Marks) {
+		return p.last.rules, nil
+	}
 	c.allocation = newAllocation(have, c.digests)
-	c.router = &ruleset.Table{Family: ruleset.INet, Name: p.table}
-	c.guard = guardTable(p.table)
-	c.guard.Counters = []string{spoofCounter}
-	c.addPolicies()
-	c.addEndpoints()
-	c.addSets()
-	marks := c.allocation.next
-	marks.Generation = c.generation()
-	c.router.Chains = append(c.router.Chains, p.fixed...)
-	c.router.Chains = append(c.router.Chains, snatChain(vpc.Transit.Router), markChain(marks))
-	c.router.Counters = append(c.router.Counters, fixedCounters()...)
+	c.assemble()
 	p.forget(c)
-	return &Rules{Guard: c.guard, Router: c.router, Marks: marks, Stale: c.allocation.stale}, nil
+	rules := *c.rules
+	c.rules.Stale = nil // once is enough: flows of the new epoch bear the same marks
+	p.last = c
+	return &rules, nil
 }
 
 // compilation is the state of one Compile.
 type compilation struct {
 	planner    *Planner
 	vpc        VPC
-	lists      map[string][]string     // ordered group lists in use, by their hash
-	members    map[string][]netip.Addr // of groups that are bound
-	referenced map[string]bool         // groups that rules in use name
+	roster     *roster
+	around     *surroundings
+	groups     map[string]*parsedGroup // that are bound
+	referenced []string                // groups that rules in use name, sorted
 	digests    map[string]string       // by policy chain
 	allocation *allocation
-	router     *ruleset.Table
-	guard      *ruleset.Table
+	rules      *Rules
 }
 
-func listKey(groups []string) string { return shortHash(strings.Join(groups, "\n")) }
+// same says whether the compilation before was made of the same.
+func (c *compilation) same(before *compilation) bool {
+	return before != nil && c.roster == before.roster && c.around == before.around && maps.Equal(c.digests, before.digests)
+}
 
-// collect finds which policies are in use and what each means.
-func (c *compilation) collect() error {
-	c.referenced, c.digests = map[string]bool{}, map[string]string{}
-	c.vpc.Endpoints = slices.Clone(c.vpc.Endpoints)
-	slices.SortFunc(c.vpc.Endpoints, func(a, b Endpoint) int { return strings.Compare(string(a.Instance), string(b.Instance)) })
-	for _, e := range c.vpc.Endpoints {
-		c.lists[listKey(e.Groups)] = e.Groups
-		for _, g := range e.Groups {
-			c.members[g] = append(c.members[g], e.Address)
+// parse reads the groups that are bound.
+func (c *compilation) parse() error {
+	c.groups = make(map[string]*parsedGroup, len(c.vpc.Groups))
+	for _, list := range c.roster.lists {
+		for _, name := range list.groups {
+			if c.groups[name] != nil {
+				continue
+			}
+			group, there := c.vpc.Groups[name]
+			if !there {
+				return fault.New(fault.Invalid, "compile network "+c.vpc.Name, "security group %q does not exist", name)
+			}
+			if err := c.parseGroup(name, group.Spec); err != nil {
+				return err
+			}
 		}
 	}
-	for _, key := range slices.Sorted(maps.Keys(c.lists)) {
-		if err := c.parse(c.lists[key]); err != nil {
-			return err
-		}
-	}
-	for key, list := range c.lists {
-		c.digests[chainOf(inbound(), key)] = c.digest(inbound(), list)
-		c.digests[chainOf(outbound(), key)] = c.digest(outbound(), list)
-	}
+	slices.Sort(c.referenced)
+	c.referenced = slices.Compact(c.referenced)
 	return nil
 }
 
-func chainOf(s side, key string) string { return s.prefix + "_" + key }
-
-func (c *compilation) parse(list []string) error {
-	for _, name := range list {
-		group, there := c.vpc.Groups[name]
-		if !there {
-			return fault.New(fault.Invalid, "compile network "+c.vpc.Name, "security group %q does not exist", name)
-		}
-		parsed, err := c.planner.parseGroup(name, group.Spec)
-		if err != nil {
-			return err
-		}
-		for _, referenced := range slices.Concat(parsed.names[0], parsed.names[1]) {
+func (c *compilation) parseGroup(name string, written spec.SecurityGroupSpec) error {
+	parsed, err := c.planner.parseGroup(name, written)
+	if err != nil {
+		return err
+	}
+	c.groups[name] = parsed
+	for _, names := range parsed.names {
+		for _, referenced := range names {
 			if _, there := c.vpc.Groups[referenced]; !there {
 				return fault.New(fault.Invalid, "security group "+name, "it names group %q, which does not exist", referenced)
 			}
-			c.referenced[referenced] = true
+			c.referenced = append(c.referenced, referenced)
 		}
 	}
 	return nil
 }
 
-func (p *Planner) parseGroup(name string, written spec.SecurityGroupSpec) (parsedGroup, error) {
+func (p *Planner) parseGroup(name string, written spec.SecurityGroupSpec) (*parsedGroup, error) {
 	known, there := p.groups[name]
-	if there && slices.Equal(known.written.Ingress, written.Ingress) && slices.Equal(known.written.Egress, written.Egress) {
+	if there && sameRules(known.written.Ingress, written.Ingress) && sameRules(known.written.Egress, written.Egress) {
 		return known, nil
 	}
-	parsed := parsedGroup{written: written}
+	parsed := &parsedGroup{written: written}
 	var err error
 	if parsed.ingress, err = policy.Parse(written.Ingress); err != nil {
-		return parsed, fault.Wrap(fault.Invalid, "security group "+name+" ingress", err)
+		return nil, fault.Wrap(fault.Invalid, "security group "+name+" ingress", err)
 	}
 	if parsed.egress, err = policy.Parse(written.Egress); err != nil {
-		return parsed, fault.Wrap(fault.Invalid, "security group "+name+" egress", err)
+		return nil, fault.Wrap(fault.Invalid, "security group "+name+" egress", err)
 	}
 	parsed.digest = [2]string{digestRules(parsed.ingress), digestRules(parsed.egress)}
 	parsed.names = [2][]string{policy.References(parsed.ingress), policy.References(parsed.egress)}
 	p.groups[name] = parsed
 	return parsed, nil
+}
+
+// sameRules compares lists; one and the same list without a look at its rules.
+func sameRules(a, b []spec.Rule) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	return len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b)
 }
 
 func digestRules(rules []policy.Rule) string {
@@ -176,52 +173,68 @@ func digestRules(rules []policy.Rule) string {
 	return shortHash(text.String())
 }
 
-func (g parsedGroup) rules(s side) []policy.Rule {
+func (g *parsedGroup) rules(s side) []policy.Rule {
 	if s.half() == 0 {
 		return g.ingress
 	}
 	return g.egress
 }
 
-// digest names what a policy means: its rules, and who is in the groups they name.
-func (c *compilation) digest(s side, list []string) string {
-	var text strings.Builder
-	for _, name := range list {
-		group := c.planner.groups[name]
-		fmt.Fprintf(&text, "%s %s\n", name, group.digest[s.half()])
-		for _, referenced := range group.names[s.half()] {
-			fmt.Fprintf(&text, "%s has %v\n", referenced, sorted(c.members[referenced]))
+// digest names what each policy means: its rules, and who is in the groups they
+// name.
+func (c *compilation) digest() {
+	c.digests = make(map[string]string, 2*len(c.roster.lists))
+	var text []byte
+	for _, list := range c.roster.lists {
+		for half, chain := range list.chains {
+			text = text[:0]
+			for _, name := range list.groups {
+				group := c.groups[name]
+				text = append(append(append(append(text, name...), ' '), group.digest[half]...), '\n')
+				for _, referenced := range group.names[half] {
+					text = fmt.Appendf(text, "%s has %s\n", referenced, c.roster.group(referenced).digest)
+				}
+			}
+			c.digests[chain] = string(text)
 		}
 	}
-	return shortHash(text.String())
+	for chain, text := range c.digests {
+		c.digests[chain] = shortHash(text)
+	}
 }
 
-func sorted(addresses []netip.Addr) []netip.Addr {
-	out := slices.Clone(addresses)
-	slices.SortFunc(out, netip.Addr.Compare)
-	return slices.Compact(out)
-}
-
-// addPolicies adds both directions of every group list in use.
-func (c *compilation) addPolicies() {
-	for _, key := range slices.Sorted(maps.Keys(c.lists)) {
+// assemble puts the tables together.
+func (c *compilation) assemble() {
+	router := &ruleset.Table{Family: ruleset.INet, Name: c.planner.table}
+	guard := guardTable(c.planner.table)
+	guard.Counters, guard.Chains = []string{spoofCounter}, c.roster.guards
+	for _, list := range c.roster.lists {
 		for _, s := range []side{inbound(), outbound()} {
-			compiled := c.policy(s, key)
-			c.router.Sets = append(c.router.Sets, compiled.sets...)
-			c.router.Chains = append(c.router.Chains, compiled.chains...)
+			compiled := c.policy(s, list)
+			router.Sets = append(router.Sets, compiled.sets...)
+			router.Chains = append(router.Chains, compiled.chains...)
 		}
 	}
+	router.Sets = slices.Concat(router.Sets, c.roster.sets, c.around.sets)
+	for _, group := range c.referenced {
+		router.Sets = append(router.Sets, c.roster.group(group).set)
+	}
+	marks := c.allocation.next
+	marks.Generation = c.generation()
+	router.Chains = append(slices.Concat(router.Chains, c.roster.chains, c.around.chains), markChain(marks))
+	router.Counters = append(slices.Clone(c.roster.counters), fixedCounters()...)
+	c.rules = &Rules{Guard: guard, Router: router, Marks: marks, Stale: c.allocation.stale}
 }
 
-func (c *compilation) policy(s side, key string) compiledPolicy {
-	chain := chainOf(s, key)
+func (c *compilation) policy(s side, list groupList) compiledPolicy {
+	chain := list.chains[s.half()]
 	stamp := c.allocation.stamp(s, chain, c.digests[chain])
 	if known, there := c.planner.policies[chain]; there && known.stamp == stamp {
 		return known
 	}
 	var rules []policy.Rule
-	for _, name := range c.lists[key] {
-		rules = append(rules, c.planner.groups[name].rules(s)...)
+	for _, name := range list.groups {
+		rules = append(rules, c.groups[name].rules(s)...)
 	}
 	compiled := compilePolicy(s, chain, stamp, policy.Compile(rules))
 	c.planner.policies[chain] = compiled
@@ -231,18 +244,13 @@ func (c *compilation) policy(s side, key string) compiledPolicy {
 // generation names the meaning of everything loaded, whatever epochs it got.
 func (c *compilation) generation() string {
 	h := fnv.New64a()
-	fmt.Fprintln(h, c.planner.table, c.vpc.CIDR, c.vpc.Transit)
-	for _, chain := range slices.Sorted(maps.Keys(c.digests)) {
-		fmt.Fprintln(h, chain, c.digests[chain])
+	for _, text := range []string{c.planner.table, c.around.text, c.roster.text} {
+		_, _ = io.WriteString(h, text+"\n") // a hash takes everything
 	}
-	for _, s := range c.router.Sets {
-		if s.Interval && s.Data != nil || s.Key[0] == ruleset.TypeMark {
-			continue // a policy's boxes, which its digest names, and its epoch
+	for _, list := range c.roster.lists {
+		for _, chain := range list.chains {
+			_, _ = io.WriteString(h, chain+" "+c.digests[chain]+"\n")
 		}
-		fmt.Fprintln(h, s.Name, len(s.Elements), s.Elements)
-	}
-	for _, e := range c.vpc.Endpoints {
-		fmt.Fprintln(h, e.Instance, e.Address, e.Groups)
 	}
 	return fmt.Sprintf("%016x", h.Sum64())
 }
@@ -250,10 +258,5 @@ func (c *compilation) generation() string {
 // forget drops what the planner remembers of things no longer in use.
 func (p *Planner) forget(c *compilation) {
 	maps.DeleteFunc(p.policies, func(chain string, _ compiledPolicy) bool { return c.digests[chain] == "" })
-	maps.DeleteFunc(p.groups, func(name string, _ parsedGroup) bool { _, there := c.vpc.Groups[name]; return !there })
-	present := make(map[spec.UID]bool, len(c.vpc.Endpoints))
-	for _, e := range c.vpc.Endpoints {
-		present[e.Instance] = true
-	}
-	maps.DeleteFunc(p.endpoints, func(uid spec.UID, _ compiledEndpoint) bool { return !present[uid] })
+	maps.DeleteFunc(p.groups, func(name string, _ *parsedGroup) bool { _, there := c.vpc.Groups[name]; return !there })
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -122,7 +123,7 @@ func (f *fake) Load(_ context.Context, vpc spec.UID, load network.LoadArgs) erro
 	if _, err := rules.Diff(have.Guard, have.Router); err != nil {
 		return err
 	}
-	have.Guard, have.Router = rules.Guard.State(nil), rules.Router.State(nil)
+	have.Guard, have.Router = rules.Guard.State(), rules.Router.State()
 	return nil
 }
 
@@ -143,9 +144,9 @@ func (f *fake) Attach(_ context.Context, vpc spec.UID, e network.Endpoint) error
 		return errCrash
 	}
 	name := network.GuardName(e.Instance)
-	if f.order.linkFirst && have.Guard.Chains[name] == nil {
+	if f.order.linkFirst && have.Guard.Chain(name) == nil {
 		added := ruleset.Table{Chains: network.AddGuard("", e).Fill}
-		f.guard(have, e, added.State(nil).Chains[name])
+		f.guard(have, e, added.State().Chain(name))
 	}
 	if !network.GuardInForce(have.Guard, e) {
 		return fmt.Errorf("%w: attach without a guard", errOrder)
@@ -156,13 +157,12 @@ func (f *fake) Attach(_ context.Context, vpc spec.UID, e network.Endpoint) error
 
 // guard replaces one guard; nil removes it.
 func (f *fake) guard(have *network.Have, e network.Endpoint, chain *ruleset.ChainState) {
-	guards := *have.Guard
-	guards.Chains = maps.Clone(guards.Chains)
-	delete(guards.Chains, network.GuardName(e.Instance))
+	named := func(c *ruleset.ChainState) bool { return c.Name == network.GuardName(e.Instance) }
+	chains := slices.DeleteFunc(slices.Clone(have.Guard.Chains), named)
 	if chain != nil {
-		guards.Chains[network.GuardName(e.Instance)] = chain
+		chains = append(chains, chain)
 	}
-	have.Guard = &guards
+	have.Guard = &ruleset.State{Counters: have.Guard.Counters, Sets: have.Guard.Sets, Chains: chains}
 }
 
 // end is what happens when the namespace that a link leads to ends.
@@ -173,10 +173,9 @@ func (f *fake) end(vpc, instance spec.UID) {
 	}
 	delete(have.Links, instance)
 	e := network.Endpoint{Instance: instance}
-	if have.Guard == nil || have.Guard.Chains[network.GuardName(instance)] == nil {
-		return
+	if guard := have.Guard.Chain(network.GuardName(instance)); guard != nil {
+		f.guard(have, e, f.order.end(*guard))
 	}
-	f.guard(have, e, f.order.end(*have.Guard.Chains[network.GuardName(instance)]))
 }
 
 // unguarded names the links that are up without the guard that is wanted.
@@ -187,7 +186,7 @@ func (f *fake) unguarded(want network.VPC) []spec.UID {
 		if have == nil || !have.Links[e.Instance].Up {
 			continue
 		}
-		guard := have.Guard.Chains[network.GuardName(e.Instance)]
+		guard := have.Guard.Chain(network.GuardName(e.Instance))
 		if guard == nil || !guard.Base.Drop || guard.Base.Device != network.LinkName(e.Instance) {
 			names = append(names, e.Instance)
 		}
@@ -209,7 +208,7 @@ func (f *fake) ObserveHost(context.Context) (network.HostHave, error) {
 func (f *fake) LoadHost(_ context.Context, load network.HostArgs) error {
 	f.host.Table = nil
 	if load.Table != nil {
-		f.host.Table = load.Table.State(nil)
+		f.host.Table = load.Table.State()
 	}
 	for _, device := range load.Open {
 		f.host.Forwarding[device] = true

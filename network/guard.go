@@ -47,19 +47,13 @@ func guardedAddress(chain *ruleset.ChainState) (netip.Addr, bool) {
 // GuardInForce says whether the guard of an endpoint is among the chains read
 // back: the right device, the right address, and default deny.
 func GuardInForce(guard *ruleset.State, e Endpoint) bool {
-	if guard == nil {
-		return false
-	}
-	return ruleset.Differs(guardChain(e), guard.Chains[GuardName(e.Instance)]) == ""
+	return ruleset.Differs(guardChain(e), guard.Chain(GuardName(e.Instance))) == ""
 }
 
 // RulesInForce says whether the tables read back decide about an endpoint's
 // packets: denied unless its own chains, which its link leads to, let them pass.
 func RulesInForce(router *ruleset.State, e Endpoint) bool {
-	if router == nil {
-		return false
-	}
-	return ruleset.Differs(forward(), router.Chains[forwardChain]) == "" && entryControl(router, e.Instance).Pass
+	return ruleset.Differs(forward(), router.Chain(forwardChain)) == "" && entryControl(router, e.Instance).Pass
 }
 
 // GuardedLinks are the rules that can be in force where a guard needs its link:

@@ -74,10 +74,11 @@ func (p *Planner) PlanHost(want *HostWant, have HostHave) (plan.Plan, error) {
 // opened are the devices that forward because of us, and would not otherwise.
 func (h HostHave) opened() []string {
 	var names []string
-	if h.Table == nil || h.Table.Sets[openedSet] == nil {
+	set := h.Table.Set(openedSet)
+	if set == nil {
 		return nil
 	}
-	for _, e := range h.Table.Sets[openedSet].Elements {
+	for _, e := range set.Elements {
 		name := strings.TrimRight(string(e.From), "\x00")
 		if _, there := h.Forwarding[name]; there {
 			names = append(names, name)

@@ -2,6 +2,7 @@ package network
 
 import (
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 
@@ -54,6 +55,10 @@ type Marks struct {
 	Policies   map[string]Stamp `json:"policies"` // by chain: "in_1a2b3c4d"
 }
 
+func (m Marks) equal(other Marks) bool {
+	return m.Generation == other.Generation && m.Epoch == other.Epoch && maps.Equal(m.Policies, other.Policies)
+}
+
 // FlowMark selects connections whose mark equals Mark under Mask.
 type FlowMark struct {
 	Mark uint32 `json:"mark"`
@@ -86,15 +91,15 @@ func MarksOf(state *ruleset.State) Marks {
 	if state == nil {
 		return marks
 	}
-	for name, chain := range state.Chains {
-		if len(chain.Rules) == 0 {
+	for _, chain := range state.Chains {
+		if len(chain.Rules) == 0 || chain.Rules[0].Comment == "" {
 			continue
 		}
 		if digest, epoch, ok := parseComment(chain.Rules[0].Comment, "policy"); ok {
-			marks.Policies[strings.TrimSuffix(name, lanSuffix)] = Stamp{digest, epoch}
+			marks.Policies[strings.TrimSuffix(chain.Name, lanSuffix)] = Stamp{digest, epoch}
 		}
 	}
-	if g := state.Chains[generationChain]; g != nil && len(g.Rules) > 0 {
+	if g := state.Chain(generationChain); g != nil && len(g.Rules) > 0 {
 		marks.Generation, marks.Epoch, _ = parseComment(g.Rules[0].Comment, "generation")
 	}
 	return marks

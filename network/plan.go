@@ -2,7 +2,6 @@ package network
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -178,12 +177,13 @@ func gone(guard *ruleset.State, endpoints []Endpoint) []netip.Addr {
 		wanted[GuardName(e.Instance)] = e.Address
 	}
 	var addresses []netip.Addr
-	for _, name := range slices.Sorted(maps.Keys(guard.Chains)) {
-		address, known := guardedAddress(guard.Chains[name])
-		if known && wanted[name] != address {
+	for _, chain := range guard.Chains {
+		address, known := guardedAddress(chain)
+		if known && wanted[chain.Name] != address {
 			addresses = append(addresses, address)
 		}
 	}
+	slices.SortFunc(addresses, netip.Addr.Compare)
 	return addresses
 }
 

@@ -57,12 +57,6 @@ func (r *Room) proveGuard(ctx context.Context, args EndpointArgs) error {
 // prove compares the rules wanted with what was read back, for one instance.
 func prove(want *Rules, have Have, instance spec.UID) []spec.Control {
 	guard, router := have.Guard, have.Router
-	if guard == nil {
-		guard = &ruleset.State{}
-	}
-	if router == nil {
-		router = &ruleset.State{}
-	}
 	link := have.Links[instance]
 	return []spec.Control{
 		chainControl("N1", "anti-spoof guard on the instance's link", want.Guard, guard, GuardName(instance)),
@@ -126,7 +120,7 @@ func chainControl(id, name string, want *ruleset.Table, have *ruleset.State, cha
 				c.Found = c.Expected
 			}
 		}
-		if what := ruleset.Differs(want.Chains[i], have.Chains[chain]); what != "" {
+		if what := ruleset.Differs(want.Chains[i], have.Chain(chain)); what != "" {
 			fail("chain %s %s", chain, what)
 		}
 	}
@@ -150,7 +144,7 @@ func entryControl(router *ruleset.State, instance spec.UID) spec.Control {
 	key := ruleset.Ifname(LinkName(instance))
 	from, to := "from_"+string(instance), "to_"+string(instance)
 	found := func(name, chain string) bool {
-		set := router.Sets[name]
+		set := router.Set(name)
 		return set != nil && slices.Contains(set.Elements, ruleset.Element{From: key, Verdict: proceed(chain)})
 	}
 	c := spec.Control{ID: "N5", Name: "the instance's link leads to its chains", Expected: "goto " + from + ", goto " + to}

@@ -2,9 +2,7 @@ package network
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
-	"reflect"
 	"slices"
 
 	"github.com/gpuhost/gpuhost/agent/spec"
@@ -31,63 +29,25 @@ func boxSet(chain string, segment int, boxes []policy.Box) *ruleset.Set {
 	return set
 }
 
-// addEndpoints adds every endpoint's chains, guard and counters.
-func (c *compilation) addEndpoints() {
-	for _, e := range c.vpc.Endpoints {
-		known, there := c.planner.endpoints[e.Instance]
-		if !there || !reflect.DeepEqual(known.of, e) {
-			known = compileEndpoint(e)
-			c.planner.endpoints[e.Instance] = known
-		}
-		c.router.Chains = append(c.router.Chains, known.chains...)
-		c.guard.Chains = append(c.guard.Chains, known.guard)
-		for _, d := range []Direction{Ingress, Egress} {
-			c.router.Counters = append(c.router.Counters, counterName(e.Instance, Intranet, d), counterName(e.Instance, Internet, d))
-		}
-	}
-}
-
-// addSets adds what endpoints share: the maps that find their chains, the groups'
-// members, the published ports and the classes of addresses.
-func (c *compilation) addSets() {
-	ifname, toVerdict := []ruleset.Type{ruleset.TypeIfname}, []ruleset.Type{ruleset.TypeVerdict}
-	from := &ruleset.Set{Name: fromMap, Key: ifname, Data: toVerdict}
-	to := &ruleset.Set{Name: toMap, Key: ifname, Data: toVerdict}
-	ask := &ruleset.Set{Name: servicesMap, Key: ifname, Data: toVerdict}
-	up := ruleset.Ifname(UplinkName)
-	from.Elements = append(from.Elements, ruleset.Element{From: up, Verdict: proceed(deliverChain)})
-	to.Elements = append(to.Elements, ruleset.Element{From: up, Verdict: verdict(ruleset.Accept)})
-	for _, e := range c.vpc.Endpoints {
-		link := ruleset.Ifname(LinkName(e.Instance))
-		from.Elements = append(from.Elements, ruleset.Element{From: link, Verdict: proceed("from_" + string(e.Instance))})
-		to.Elements = append(to.Elements, ruleset.Element{From: link, Verdict: proceed("to_" + string(e.Instance))})
-		ask.Elements = append(ask.Elements, ruleset.Element{From: link, Verdict: proceed(servicesChain)})
-	}
-	c.router.Sets = append(c.router.Sets, from, to, ask, c.publishSet(),
-		addressSet(intranetSet, append(intranet(), c.vpc.CIDR)), addressSet(protectSet, c.vpc.Protected))
-	for _, group := range slices.Sorted(maps.Keys(c.referenced)) {
-		c.router.Sets = append(c.router.Sets, memberSet(group, c.members[group]))
-	}
-}
-
+// memberSet is a group's, sorted.
 func memberSet(group string, members []netip.Addr) *ruleset.Set {
 	set := &ruleset.Set{Name: groupSet(group), Key: []ruleset.Type{ruleset.TypeAddr}}
-	for _, a := range sorted(members) {
+	for _, a := range members {
 		set.Elements = append(set.Elements, ruleset.Element{From: ruleset.Addr(a)})
 	}
 	return set
 }
 
-func (c *compilation) publishSet() *ruleset.Set {
+func publishSet(endpoints []*compiledEndpoint) *ruleset.Set {
 	set := &ruleset.Set{
 		Name: publishMap,
 		Key:  []ruleset.Type{ruleset.TypeProto, ruleset.TypePort},
 		Data: []ruleset.Type{ruleset.TypeAddr, ruleset.TypePort},
 	}
-	for _, e := range c.vpc.Endpoints {
-		for _, p := range e.Publish {
+	for _, e := range endpoints {
+		for _, p := range e.of.Publish {
 			set.Elements = append(set.Elements, ruleset.Element{
-				From: publishKey(p), Data: ruleset.Concat(ruleset.Addr(e.Address), ruleset.Port(p.Port)),
+				From: publishKey(p), Data: ruleset.Concat(ruleset.Addr(e.of.Address), ruleset.Port(p.Port)),
 			})
 		}
 	}

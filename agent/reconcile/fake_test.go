@@ -185,7 +185,7 @@ func (f fakeNetwork) Apply(_ context.Context, s plan.Step, _ plan.Report) error 
 		f.routers[spec.UID(s.Object)] = &network.Have{Namespace: true, Ready: true, Transit: args.Transit, Links: make(map[spec.UID]network.LinkState)}
 	case network.LoadArgs:
 		r := f.routers[spec.UID(s.Object)]
-		r.Guard, r.Router = args.Rules.Guard.State(r.Guard), args.Rules.Router.State(r.Router)
+		r.Guard, r.Router = args.Rules.Guard.State(), args.Rules.Router.State()
 	case network.EndpointArgs:
 		return f.endpoint(s.Verb, args)
 	default:

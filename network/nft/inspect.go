@@ -13,7 +13,7 @@ import (
 // ReadChains reads some chains of a table back, whatever else it holds. What is
 // not there is not in the answer.
 func (c *Conn) ReadChains(f ruleset.Family, names ...string) (*ruleset.State, error) {
-	state := &ruleset.State{Sets: map[string]*ruleset.Set{}, Chains: map[string]*ruleset.ChainState{}}
+	state := &ruleset.State{}
 	for _, name := range names {
 		messages, err := c.ask(f, unix.NFT_MSG_GETCHAIN, 0,
 			text(unix.NFTA_CHAIN_TABLE, c.table), text(unix.NFTA_CHAIN_NAME, name))
@@ -24,11 +24,11 @@ func (c *Conn) ReadChains(f ruleset.Family, names ...string) (*ruleset.State, er
 			return nil, fmt.Errorf("read chain %s: %w", name, err)
 		}
 		for _, m := range messages {
-			_, _, chain, err := decodeChain(f, m)
+			_, chain, err := decodeChain(f, m)
 			if err != nil {
 				return nil, fmt.Errorf("decode chain %s: %w", name, err)
 			}
-			state.Chains[name] = chain
+			state.Chains = append(state.Chains, chain)
 		}
 		if err := c.readRules(f, state, text(unix.NFTA_RULE_CHAIN, name)); err != nil {
 			return nil, err

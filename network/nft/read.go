@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -36,7 +37,7 @@ func (c *Conn) Read(f ruleset.Family) (*ruleset.State, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find table %s: %w", c.table, err)
 	}
-	state := &ruleset.State{Counters: map[string]bool{}, Sets: map[string]*ruleset.Set{}, Chains: map[string]*ruleset.ChainState{}}
+	state := &ruleset.State{}
 	if err := c.readCounters(table, state); err != nil {
 		return nil, err
 	}
@@ -54,9 +55,7 @@ func (c *Conn) Read(f ruleset.Family) (*ruleset.State, error) {
 
 func (c *Conn) readCounters(table *nftables.Table, state *ruleset.State) error {
 	counters, err := c.counters(table)
-	for name := range counters {
-		state.Counters[name] = true
-	}
+	state.Counters = slices.Sorted(maps.Keys(counters))
 	return err
 }
 
@@ -103,7 +102,7 @@ func (c *Conn) readSets(table *nftables.Table, state *ruleset.State) error {
 		if set.Elements, err = decodeElements(set, elements); err != nil {
 			return fmt.Errorf("decode set %s: %w", s.Name, err)
 		}
-		state.Sets[s.Name] = set
+		state.Sets = append(state.Sets, set)
 	}
 	return nil
 }
@@ -208,21 +207,21 @@ func (c *Conn) readChains(f ruleset.Family, state *ruleset.State) error {
 		return fmt.Errorf("list chains of %s: %w", c.table, err)
 	}
 	for _, m := range messages {
-		table, name, chain, err := decodeChain(f, m)
+		table, chain, err := decodeChain(f, m)
 		if err != nil {
 			return fmt.Errorf("decode a chain of %s: %w", c.table, err)
 		}
 		if table == c.table {
-			state.Chains[name] = chain
+			state.Chains = append(state.Chains, chain)
 		}
 	}
 	return nil
 }
 
-func decodeChain(f ruleset.Family, m netlink.Message) (table, name string, chain *ruleset.ChainState, err error) {
+func decodeChain(f ruleset.Family, m netlink.Message) (table string, chain *ruleset.ChainState, err error) {
 	decoder, err := netlink.NewAttributeDecoder(m.Data[4:])
 	if err != nil {
-		return "", "", nil, err
+		return "", nil, err
 	}
 	decoder.ByteOrder = binary.BigEndian
 	chain = &ruleset.ChainState{}
@@ -232,7 +231,7 @@ func decodeChain(f ruleset.Family, m netlink.Message) (table, name string, chain
 		case unix.NFTA_CHAIN_TABLE:
 			table = decoder.String()
 		case unix.NFTA_CHAIN_NAME:
-			name = decoder.String()
+			chain.Name = decoder.String()
 		case unix.NFTA_CHAIN_TYPE:
 			base.Type = decoder.String()
 		case unix.NFTA_CHAIN_POLICY:
@@ -242,7 +241,7 @@ func decodeChain(f ruleset.Family, m netlink.Message) (table, name string, chain
 			decoder.Nested(func(hook *netlink.AttributeDecoder) error { return decodeHook(f, hook, base) })
 		}
 	}
-	return table, name, chain, decoder.Err()
+	return table, chain, decoder.Err()
 }
 
 // hookDevices is NFTA_HOOK_DEVS, which the kernel sends beside the older
@@ -282,12 +281,16 @@ func (c *Conn) readRules(f ruleset.Family, state *ruleset.State, narrow ...netli
 	if err != nil {
 		return fmt.Errorf("list rules of %s: %w", c.table, err)
 	}
+	chains := make(map[string]*ruleset.ChainState, len(state.Chains))
+	for _, chain := range state.Chains {
+		chains[chain.Name] = chain
+	}
 	for _, m := range messages {
 		table, name, mark, err := decodeRule(m)
 		if err != nil {
 			return fmt.Errorf("decode a rule of %s: %w", c.table, err)
 		}
-		if chain := state.Chains[name]; table == c.table && chain != nil {
+		if chain := chains[name]; table == c.table && chain != nil {
 			chain.Rules = append(chain.Rules, mark)
 		}
 	}

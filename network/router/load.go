@@ -58,7 +58,7 @@ func (s *space) load(rules *network.Rules) error {
 	if len(changes) == 0 {
 		return nil
 	}
-	return s.change(memory{guard: rules.Guard.State(s.known.guard), router: rules.Router.State(s.known.router)}, changes...)
+	return s.change(memory{guard: rules.Guard.State(), router: rules.Router.State()}, changes...)
 }
 
 // change makes changes in one transaction and remembers what they leave.

@@ -257,8 +257,12 @@ func (k *Kernel) Inspect(_ context.Context, vpc, instance spec.UID, chains []str
 	}
 	name := network.LinkName(instance)
 	for _, m := range network.LinkMaps() {
-		if have.Router.Sets[m], err = s.nft.ReadEntry(m, ruleset.Ifname(name)); err != nil {
+		entry, err := s.nft.ReadEntry(m, ruleset.Ifname(name))
+		if err != nil {
 			return have, err
+		}
+		if entry != nil {
+			have.Router.Sets = append(have.Router.Sets, entry)
 		}
 	}
 	l, err := s.link.Get(name)

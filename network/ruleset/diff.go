@@ -2,53 +2,83 @@ package ruleset
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 )
 
 // State is a table as it stands in the kernel, or as it was left there.
 type State struct {
-	Counters map[string]bool
-	Sets     map[string]*Set
-	Chains   map[string]*ChainState
+	Counters []string
+	Sets     []*Set
+	Chains   []*ChainState
+	of       *Table // what it was loaded from; nil where it was read
 }
 
 // ChainState is what can be read back of a chain.
 type ChainState struct {
+	Name  string
 	Base  *Base
 	Rules []RuleMark
-	// from is the chain these marks were made of; the same chain again needs no comparison.
-	from *Chain
+	from  *Chain // what it was made of; nil where it was read
 }
 
 // RuleMark is what a rule carries in the kernel to be known again.
 type RuleMark struct{ Digest, Comment string }
 
-// State is how the table stands once it is loaded. Of old, the state before, it
-// takes over what is unchanged instead of computing it again; nil is allowed.
-func (t *Table) State(old *State) *State {
-	s := &State{Counters: map[string]bool{}, Sets: map[string]*Set{}, Chains: map[string]*ChainState{}}
-	for _, c := range t.Counters {
-		s.Counters[c] = true
-	}
-	for _, set := range t.Sets {
-		s.Sets[set.Name] = set
-	}
-	for _, c := range t.Chains {
-		if old != nil && old.Chains[c.Name] != nil && old.Chains[c.Name].from == c {
-			s.Chains[c.Name] = old.Chains[c.Name]
-			continue
-		}
-		s.Chains[c.Name] = c.state()
-	}
-	return s
+// State is how the table stands once it is loaded.
+func (t *Table) State() *State {
+	return &State{Counters: t.Counters, Sets: t.Sets, Chains: t.chainStates(), of: t}
 }
 
+func (t *Table) chainStates() []*ChainState {
+	states := make([]*ChainState, len(t.Chains))
+	for i, c := range t.Chains {
+		states[i] = c.state()
+	}
+	return states
+}
+
+// state is how the chain stands once it is loaded: made once, and the same one
+// ever after, so that two versions of a table that share the chain share it too.
 func (c *Chain) state() *ChainState {
-	state := &ChainState{Base: c.Base, from: c}
+	if known := c.loaded.Load(); known != nil {
+		return known
+	}
+	state := &ChainState{Name: c.Name, Base: c.Base, from: c}
 	for _, r := range c.Rules {
 		state.Rules = append(state.Rules, RuleMark{r.Digest(), r.Comment})
 	}
-	return state
+	c.loaded.CompareAndSwap(nil, state)
+	return c.loaded.Load()
+}
+
+// Of says whether the state is what loading this very table left.
+func (s *State) Of(t *Table) bool { return s != nil && s.of == t }
+
+// Chain finds a chain by name; nil where there is none, or no table.
+func (s *State) Chain(name string) *ChainState {
+	if s == nil {
+		return nil
+	}
+	for _, c := range s.Chains {
+		if c.Name == name {
+			return c
+		}
+	}
+	return nil
+}
+
+// Set finds a set by name; nil where there is none, or no table.
+func (s *State) Set(name string) *Set {
+	if s == nil {
+		return nil
+	}
+	for _, set := range s.Sets {
+		if set.Name == name {
+			return set
+		}
+	}
+	return nil
 }
 
 // Changes is what turns one state of a table into another, in the order in
@@ -110,7 +140,8 @@ func (c *Changes) Summary() []string {
 	return lines
 }
 
-// Diff finds the changes from have to want. A nil have is an absent table.
+// Diff finds the changes from have to want. A nil have is an absent table. What
+// both versions share costs a comparison of pointers, whatever it holds.
 //
 // A base chain whose hook, priority or device differs from what is wanted cannot
 // be changed in place; it is reported as an error, because replacing it would
@@ -121,40 +152,53 @@ func Diff(have *State, want *Table) (*Changes, error) {
 		c.NewTable = true
 		have = &State{}
 	}
-	for _, name := range want.Counters {
-		if !have.Counters[name] {
+	c.diffCounters(apart(have.Counters, want.Counters))
+	c.diffSets(apart(have.Sets, want.Sets))
+	return c, c.diffChains(apart(have.Chains, want.chainStates()))
+}
+
+// apart leaves out of two lists what they have in common at the beginning, at the
+// end, and, where they are equally long, at the same places.
+func apart[T comparable](have, want []T) (olds, news []T) {
+	for len(have) > 0 && len(want) > 0 && have[0] == want[0] {
+		have, want = have[1:], want[1:]
+	}
+	for len(have) > 0 && len(want) > 0 && have[len(have)-1] == want[len(want)-1] {
+		have, want = have[:len(have)-1], want[:len(want)-1]
+	}
+	if len(have) != len(want) {
+		return have, want
+	}
+	for i := range have {
+		if have[i] != want[i] {
+			olds, news = append(olds, have[i]), append(news, want[i])
+		}
+	}
+	return olds, news
+}
+
+func (c *Changes) diffCounters(have, want []string) {
+	present := make(map[string]bool, len(have))
+	for _, name := range have {
+		present[name] = true
+	}
+	for _, name := range want {
+		if !present[name] {
 			c.AddCounters = append(c.AddCounters, name)
 		}
+		delete(present, name)
 	}
-	c.diffSets(have, want)
-	if err := c.diffChains(have, want); err != nil {
-		return nil, err
-	}
-	c.deleteCounters(have, want)
-	return c, nil
+	c.DeleteCounter = slices.Sorted(maps.Keys(present))
 }
 
-func (c *Changes) deleteCounters(have *State, want *Table) {
-	if len(have.Counters)+len(c.AddCounters) == len(want.Counters) {
-		return
+func (c *Changes) diffSets(have, want []*Set) {
+	present := make(map[string]*Set, len(have))
+	for _, s := range have {
+		present[s.Name] = s
 	}
-	wanted := make(map[string]bool, len(want.Counters))
-	for _, name := range want.Counters {
-		wanted[name] = true
-	}
-	for name := range have.Counters {
-		if !wanted[name] {
-			c.DeleteCounter = append(c.DeleteCounter, name)
-		}
-	}
-	slices.Sort(c.DeleteCounter)
-}
-
-func (c *Changes) diffSets(have *State, want *Table) {
-	wanted := make(map[string]bool, len(want.Sets))
-	for _, s := range want.Sets {
-		wanted[s.Name] = true
-		old := have.Sets[s.Name]
+	for _, s := range want {
+		old := present[s.Name]
+		delete(present, s.Name)
 		switch {
 		case old == nil:
 			c.AddSets = append(c.AddSets, s)
@@ -162,22 +206,9 @@ func (c *Changes) diffSets(have *State, want *Table) {
 			c.diffElements(old, s)
 		}
 	}
-	for name, s := range have.Sets {
-		if !wanted[name] {
-			c.DeleteSets = append(c.DeleteSets, s)
-		}
+	for _, name := range slices.Sorted(maps.Keys(present)) {
+		c.DeleteSets = append(c.DeleteSets, present[name])
 	}
-	slices.SortFunc(c.DeleteSets, func(a, b *Set) int { return compare(a.Name, b.Name) })
-}
-
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 func (c *Changes) diffElements(old, want *Set) {
@@ -205,37 +236,42 @@ func (c *Changes) diffElements(old, want *Set) {
 	}
 }
 
-func (c *Changes) diffChains(have *State, want *Table) error {
-	wanted := make(map[string]bool, len(want.Chains))
-	for _, chain := range want.Chains {
-		wanted[chain.Name] = true
-		old := have.Chains[chain.Name]
-		if old == nil {
-			c.AddChains = append(c.AddChains, chain)
-			if len(chain.Rules) > 0 {
-				c.Fill = append(c.Fill, chain)
-			}
-			continue
-		}
-		if old.from == chain {
-			continue
-		}
-		if err := c.diffBase(chain, old.Base); err != nil {
+func (c *Changes) diffChains(have, want []*ChainState) error {
+	present := make(map[string]*ChainState, len(have))
+	for _, chain := range have {
+		present[chain.Name] = chain
+	}
+	for _, chain := range want {
+		old := present[chain.Name]
+		delete(present, chain.Name)
+		if err := c.diffChain(old, chain); err != nil {
 			return err
 		}
-		if !slices.Equal(old.Rules, chain.state().Rules) {
-			c.Flush = append(c.Flush, chain.Name)
-			c.Fill = append(c.Fill, chain)
-		}
 	}
-	for name := range have.Chains {
-		if !wanted[name] {
-			c.Flush = append(c.Flush, name)
-			c.DeleteChains = append(c.DeleteChains, name)
-		}
-	}
+	c.DeleteChains = slices.Sorted(maps.Keys(present))
+	c.Flush = append(c.Flush, c.DeleteChains...)
 	slices.Sort(c.Flush)
-	slices.Sort(c.DeleteChains)
+	return nil
+}
+
+func (c *Changes) diffChain(have, want *ChainState) error {
+	if have == nil {
+		c.AddChains = append(c.AddChains, want.from)
+		if len(want.Rules) > 0 {
+			c.Fill = append(c.Fill, want.from)
+		}
+		return nil
+	}
+	if have == want {
+		return nil
+	}
+	if err := c.diffBase(want.from, have.Base); err != nil {
+		return err
+	}
+	if !slices.Equal(have.Rules, want.Rules) {
+		c.Flush = append(c.Flush, want.Name)
+		c.Fill = append(c.Fill, want.from)
+	}
 	return nil
 }
 
@@ -271,7 +307,7 @@ func Differs(want *Chain, have *ChainState) string {
 		return "is absent"
 	case (want.Base == nil) != (have.Base == nil), want.Base != nil && *want.Base != *have.Base:
 		return "is " + have.Base.describe()
-	case have.from != want && !slices.Equal(have.Rules, want.state().Rules):
+	case have != want.state() && !slices.Equal(have.Rules, want.state().Rules):
 		return "has other rules"
 	}
 	return ""

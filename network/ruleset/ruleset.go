@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"strings"
+	"sync/atomic"
 )
 
 // Family is an nftables family.
@@ -39,6 +40,8 @@ type Chain struct {
 	Name  string
 	Base  *Base
 	Rules []Rule
+
+	loaded atomic.Pointer[ChainState] // made when first asked for
 }
 
 // Rule is expressions that all must match. The comment is kept in the kernel.

@@ -153,7 +153,7 @@ func TestDiffLeadsFromAnyTableToAnyOther(t *testing.T) {
 			if got := k.text(want); got != want.Text() {
 				t.Fatalf("after the changes (-want +got):\n%s", cmp.Diff(want.Text(), got))
 			}
-			have = want.State(have)
+			have = want.State()
 			again, err := ruleset.Diff(have, want)
 			if err != nil || !again.Empty() {
 				t.Fatalf("a second diff finds %v, %v", again.Summary(), err)
@@ -191,15 +191,15 @@ func TestABaseChainIsNeverReplaced(t *testing.T) {
 	open := &ruleset.Base{Type: "filter", Hook: "forward"}
 	moved := &ruleset.Base{Type: "filter", Hook: "forward", Priority: 10, Drop: true}
 
-	changes, err := ruleset.Diff(table(drop).State(nil), table(drop, ruleset.Do(ruleset.Verdict{Kind: ruleset.Accept})))
+	changes, err := ruleset.Diff(table(drop).State(), table(drop, ruleset.Do(ruleset.Verdict{Kind: ruleset.Accept})))
 	if err != nil || len(changes.Flush) != 1 || len(changes.Fill) != 1 || len(changes.AddChains)+len(changes.DeleteChains) != 0 {
 		t.Errorf("new rules: %+v, %v; want only a refill", changes, err)
 	}
-	changes, err = ruleset.Diff(table(open).State(nil), table(drop))
+	changes, err = ruleset.Diff(table(open).State(), table(drop))
 	if err != nil || len(changes.SetPolicy) != 1 || len(changes.AddChains)+len(changes.DeleteChains) != 0 {
 		t.Errorf("another policy: %+v, %v; want it set in place", changes, err)
 	}
-	if _, err = ruleset.Diff(table(moved).State(nil), table(drop)); err == nil {
+	if _, err = ruleset.Diff(table(moved).State(), table(drop)); err == nil {
 		t.Error("another priority is taken for something that can be changed")
 	}
 }
