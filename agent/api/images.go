@@ -3,9 +3,11 @@ package api
 import (
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/agent/spec"
 )
 
 func getImages(s *Server, c *call) (List[Image], error) {
@@ -40,12 +42,25 @@ func deleteImage(s *Server, c *call) (None, error) {
 	return None{}, s.backend.Images.Remove(c.r.Context(), c.who, tenant, name)
 }
 
+// mayName keeps a tenant from having the agent, which is root, open a file of the
+// host. Every route that takes an image's name asks it.
+func mayName(what string, who Caller, image string) error {
+	if who.Role != RoleTenant || !strings.HasPrefix(image, spec.ArchiveScheme) {
+		return nil
+	}
+	return fault.New(fault.Forbidden, what, "%s names a file of the host", image).
+		WithHint("gpuhost image import FILE, then name the image")
+}
+
 func postPull(s *Server, c *call, in PullRequest) (ChangeRef, error) {
 	if in.Tenant == "" || in.Image == "" {
 		return ChangeRef{}, fault.New(fault.Invalid, "pull", "tenant and image are mandatory")
 	}
 	if c.who.Role == RoleTenant && in.Tenant != c.who.Tenant {
 		return ChangeRef{}, denied("pull for tenant "+in.Tenant, c.who)
+	}
+	if err := mayName("pull for tenant "+in.Tenant, c.who, in.Image); err != nil {
+		return ChangeRef{}, err
 	}
 	return s.backend.Images.Pull(c.r.Context(), c.who, in)
 }
@@ -56,6 +71,9 @@ func postImport(s *Server, c *call) (List[Image], error) {
 		return List[Image]{}, err
 	}
 	request := ImportRequest{Tenant: tenant, Name: c.query("name"), Size: c.r.ContentLength}
+	if err := mayName("import image", c.who, request.Name); err != nil {
+		return List[Image]{}, err
+	}
 	archive := patientReader{c.r.Body, http.NewResponseController(c.w)}
 	return listOf(s.backend.Images.Import(c.r.Context(), c.who, request, archive))
 }

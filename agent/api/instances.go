@@ -74,7 +74,7 @@ func nameTemplate(template json.RawMessage) (json.RawMessage, error) {
 // nameFrom makes a name of an image's last part and a few random letters:
 // "debian-k3x9f". It is a legal name whatever the image is.
 func nameFrom(image string) string {
-	base, _, _ := strings.Cut(path.Base(strings.TrimPrefix(image, archivePrefix)), "@")
+	base, _, _ := strings.Cut(path.Base(strings.TrimPrefix(image, spec.ArchiveScheme)), "@")
 	base, _, _ = strings.Cut(base, ":")
 	base = strings.TrimSuffix(base, ".tar")
 	name := strings.Map(func(r rune) rune {

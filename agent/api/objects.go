@@ -3,7 +3,6 @@ package api
 import (
 	"encoding/json"
 	"slices"
-	"strings"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
@@ -80,11 +79,7 @@ func (s *Server) apply(c *call, objects []*spec.Object, how ApplyOptions) (Apply
 	return s.backend.Objects.Apply(c.r.Context(), c.who, objects, how)
 }
 
-// archivePrefix names a file of the host instead of an image of a registry.
-const archivePrefix = "oci-archive:"
-
-// mayWrite keeps a tenant to its own objects, and from having the agent, which
-// is root, read a file of the host.
+// mayWrite keeps a tenant to its own objects, and to images it may name.
 func mayWrite(who Caller, objects []*spec.Object) error {
 	if who.Role != RoleTenant {
 		return nil
@@ -95,9 +90,11 @@ func mayWrite(who Caller, objects []*spec.Object) error {
 			return denied(what, who)
 		}
 		instance, ok := o.Spec.(*spec.InstanceSpec)
-		if ok && strings.HasPrefix(instance.Image, archivePrefix) {
-			return fault.New(fault.Forbidden, what, "%s names a file of the host", instance.Image).
-				WithHint("gpuhost image import FILE, then name the image")
+		if !ok {
+			continue
+		}
+		if err := mayName(what, who, instance.Image); err != nil {
+			return err
 		}
 	}
 	return nil

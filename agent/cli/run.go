@@ -263,11 +263,10 @@ func gpuRequest(text, model string) (spec.GPURequest, error) {
 
 // absoluteArchive makes a file's path one the agent finds from anywhere.
 func absoluteArchive(image string) (string, error) {
-	const prefix = "oci-archive:"
-	file, ok := strings.CutPrefix(image, prefix)
+	file, ok := strings.CutPrefix(image, spec.ArchiveScheme)
 	if !ok || file == "" {
 		return image, nil
 	}
 	absolute, err := filepath.Abs(file)
-	return prefix + absolute, fault.Wrap(fault.Invalid, "image "+image, err)
+	return spec.ArchiveScheme + absolute, fault.Wrap(fault.Invalid, "image "+image, err)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	containerd "github.com/containerd/containerd/v2/client"
@@ -15,28 +16,43 @@ import (
 	"github.com/gpuhost/gpuhost/agent/plan"
 	"github.com/gpuhost/gpuhost/isolation"
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 )
 
 // importFile imports an archive that lies on the host.
 func (c *Client) importFile(ctx context.Context, tenant, name, file string, report plan.Report) (isolation.Image, error) {
 	what := "import image " + name
-	f, err := os.Open(file)
+	f, size, err := openRegular(file)
 	if err != nil {
 		return isolation.Image{}, fault.Wrap(fault.NotFound, what, err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return isolation.Image{}, fault.Wrap(fault.Internal, what, err)
-	}
-	if !info.Mode().IsRegular() {
-		return isolation.Image{}, fault.New(fault.Invalid, what, "%s is no file", file)
-	}
-	if err := c.fits(what, info.Size()); err != nil {
+	if err := c.fits(what, size); err != nil {
 		return isolation.Image{}, err
 	}
-	counted := newMeter(report, info.Size())
+	counted := newMeter(report, size)
 	return c.importReader(ctx, tenant, name, counted.reader(f))
+}
+
+// openRegular opens a file to read and says how long it is. Only a handle that can
+// do nothing is taken of what turns out to be something else: opening a device may
+// act on it, opening a FIFO waits for ever. A link leads who may write to its
+// folder anywhere, as root.
+func openRegular(file string) (_ *os.File, size int64, err error) {
+	handle, err := unix.Open(file, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, 0, &fs.PathError{Op: "open", Path: file, Err: err}
+	}
+	defer unix.Close(handle)
+	var stat unix.Stat_t
+	if err := unix.Fstat(handle, &stat); err != nil {
+		return nil, 0, &fs.PathError{Op: "stat", Path: file, Err: err}
+	}
+	if stat.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, 0, fault.New(fault.Invalid, "open "+file, "it is no regular file")
+	}
+	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", handle))
+	return f, stat.Size, err
 }
 
 // ImportImage imports an OCI or docker archive into the tenant's store under

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,14 +29,20 @@ func TestBadArchives(t *testing.T) {
 		}
 		return file
 	}
+	fifo, link := filepath.Join(t.TempDir(), "fifo"), filepath.Join(t.TempDir(), "link")
+	if err := errors.Join(unix.Mkfifo(fifo, 0o600), os.Symlink(write(good), link)); err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		name, file string
 		kind       fault.Kind
 		says       string
 	}{
 		{"absent", "/nonexistent.tar", fault.NotFound, "no such file"},
-		{"folder", "/etc", fault.Invalid, "no file"},
-		{"device", "/dev/zero", fault.Invalid, "no file"},
+		{"folder", "/etc", fault.Invalid, "no regular file"},
+		{"device", "/dev/zero", fault.Invalid, "no regular file"},
+		{"fifo", fifo, fault.Invalid, "no regular file"}, // that nobody writes to: opening it would wait for ever
+		{"link", link, fault.Invalid, "no regular file"},
 		{"relative", "etc/image.tar", fault.Invalid, "absolute"},
 		{"traversal", "/tmp/../etc/passwd", fault.Invalid, "clean"},
 		{"empty", write(nil), fault.Invalid, "not a complete image archive"},

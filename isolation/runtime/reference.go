@@ -6,15 +6,13 @@ import (
 
 	"github.com/distribution/reference"
 	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/agent/spec"
 )
-
-// archivePrefix begins an image that is imported from a file on the host.
-const archivePrefix = "oci-archive:"
 
 // imageName is the name an image goes by in a tenant's store: the reference
 // with registry and tag spelled out, or the archive's path with its prefix.
 func imageName(ref string) (name string, archive string, err error) {
-	if file, is := strings.CutPrefix(ref, archivePrefix); is {
+	if file, is := strings.CutPrefix(ref, spec.ArchiveScheme); is {
 		if !path.IsAbs(file) || path.Clean(file) != file || strings.ContainsFunc(file, isControl) {
 			return "", "", fault.New(fault.Invalid, "read image reference", "%.200q is not an absolute, clean path", file)
 		}
