@@ -142,7 +142,7 @@ func TestDriverTree(t *testing.T) {
 		"libcuda.so": "libcuda.so.1", "libcuda.so.1": "libcuda.so.580.95.05",
 		"libnvidia-ml.so": "libnvidia-ml.so.1", "libnvidia-ml.so.1": "libnvidia-ml.so.580.95.05",
 	} {
-		if have, err := os.Readlink(filepath.Join(dir, "lib", link)); err != nil || have != want {
+		if have, err := os.Readlink(filepath.Join(dir, "lib64", link)); err != nil || have != want {
 			t.Errorf("%s leads to %q, %v; want %q", link, have, err, want)
 		}
 	}

@@ -38,7 +38,7 @@ func (s Scenario) DeviceNodes() []DeviceNode {
 // instance: bin/nvidia-smi, and the libraries' names with relative links. It may
 // be repeated; dir is then as after the first time.
 func WriteDriverTree(dir string, s Scenario) error {
-	for _, sub := range []string{"bin", "lib"} {
+	for _, sub := range []string{"bin", "lib64"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 			return fmt.Errorf("write driver tree: %w", err)
 		}
@@ -48,7 +48,7 @@ func WriteDriverTree(dir string, s Scenario) error {
 		return err
 	}
 	for _, name := range []string{"libcuda.so", "libnvidia-ml.so"} {
-		if err := writeLibrary(filepath.Join(dir, "lib"), name, s.DriverVersion); err != nil {
+		if err := writeLibrary(filepath.Join(dir, "lib64"), name, s.DriverVersion); err != nil {
 			return err
 		}
 	}
