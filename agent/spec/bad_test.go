@@ -117,6 +117,11 @@ func TestLimits(t *testing.T) {
 	if want := "f:2:1: secret a/s: is longer than 1MiB"; err == nil || err.Error() != want {
 		t.Errorf("got %v", err)
 	}
+	// What is right and too much is not tried as YAML.
+	_, err = Decode("f", []byte(`{"kind": "Tenant", "spec": [`+strings.Repeat("0,", 1<<20)+"0]}"))
+	if want := "f:1:1200019: has more than 600000 values"; !fault.Is(err, fault.Invalid) || err.Error() != want {
+		t.Errorf("got %v", err)
+	}
 	_, err = Decode("f", make([]byte, MaxDocument+1))
 	if want := "f:1:1: is longer than 4MiB"; err == nil || err.Error() != want {
 		t.Errorf("got %v", err)

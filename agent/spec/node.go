@@ -21,9 +21,16 @@ import (
 // column. JSON has a reader of its own: it is not quite a subset of YAML 1.1
 // (surrogate pairs in escapes), and the API speaks it all day.
 
-// maxDepth bounds nesting before any recursion over the tree. The deepest
-// resource needs ten.
-const maxDepth = 32
+// Bounds of a tree. Nesting is bounded before any recursion over it: the deepest
+// resource needs ten. A node takes about forty times the shortest text it can be
+// written as; a full document of the shortest rules has fewer.
+const (
+	maxDepth = 32
+	maxNodes = 600_000
+)
+
+// errTooMany refuses a text that is right: no other notation is tried on it.
+var errTooMany = fmt.Errorf("has more than %d values", maxNodes)
 
 // parseNodes gives the root nodes of all documents in text.
 func parseNodes(name string, text []byte) ([]*yaml.Node, error) {
@@ -35,7 +42,7 @@ func parseNodes(name string, text []byte) ([]*yaml.Node, error) {
 		return parseYAML(name, text)
 	}
 	nodes, err := parseJSON(name, text)
-	if err == nil || strings.HasSuffix(name, ".json") {
+	if err == nil || strings.HasSuffix(name, ".json") || errors.Is(err, errTooMany) {
 		return nodes, err
 	}
 	if flow, yamlErr := parseYAML(name, text); yamlErr == nil {
@@ -123,6 +130,7 @@ type jsonReader struct {
 	// that a place costs the distance from the last one and not from the start:
 	// a whole request may be one line.
 	line, column, seen int
+	nodes              int
 }
 
 // parseJSON reads one or more JSON values that follow each other.
@@ -164,6 +172,9 @@ func (r *jsonReader) value(depth int) (*yaml.Node, error) {
 	token, err := r.decoder.Token()
 	if err != nil {
 		return nil, unexpectedEOF(err, depth)
+	}
+	if r.nodes++; r.nodes > maxNodes {
+		return nil, positioned(r.name, node.Line, node.Column, "%w", errTooMany).WithHint("write the objects into several files")
 	}
 	switch token := token.(type) {
 	case json.Delim:
