@@ -20,6 +20,9 @@ type call struct {
 	w   http.ResponseWriter
 	r   *http.Request
 	who Caller
+	// decoding is the token to hold while a large body becomes objects; nil for
+	// others.
+	decoding chan struct{}
 }
 
 // List is how several things are answered.
@@ -96,6 +99,14 @@ func (c *call) decode(in any) error {
 	text, err := c.body()
 	if err != nil {
 		return err
+	}
+	if c.decoding != nil {
+		select {
+		case c.decoding <- struct{}{}:
+			defer func() { <-c.decoding }()
+		case <-c.r.Context().Done():
+			return c.r.Context().Err()
+		}
 	}
 	err = decodeStrict(text, in)
 	if _, told := errors.AsType[*fault.Error](err); told { // by the decoder of objects, with its place

@@ -52,7 +52,6 @@ func (c *call) execRequest() (ExecRequest, error) {
 		return request, fault.New(fault.Invalid, "exec", "the request asks for no upgrade to %s", ExecProtocol).
 			WithHint("send headers Connection: Upgrade and Upgrade: %s", ExecProtocol)
 	}
-	c.r.Body = http.MaxBytesReader(c.w, c.r.Body, maxBody)
 	if err := c.decode(&request); err != nil {
 		return request, err
 	}

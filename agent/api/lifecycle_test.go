@@ -25,9 +25,10 @@ func TestStopEndsStreams(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	ended := make(chan error, 1)
+	lost, ended := make(chan struct{}), make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
-		ended <- c.Events(context.Background(), api.EventQuery{}, true, func(api.Event) error { return nil })
+		ended <- c.FollowEvents(ctx, api.EventQuery{}, func(api.Event) error { return nil }, func() { close(lost) })
 	}()
 	if err := backend.Followed(t.Context(), "events"); err != nil {
 		t.Fatal(err)
@@ -35,8 +36,10 @@ func TestStopEndsStreams(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
-	if err := <-ended; !errors.Is(err, client.ErrUnreachable) {
-		t.Errorf("%v: a follower must learn that nothing more comes", err)
+	<-lost
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Error(err)
 	}
 }
 

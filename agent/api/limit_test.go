@@ -1,7 +1,10 @@
 package api_test
 
 import (
+	"io"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -49,17 +52,65 @@ func TestRequestsInFlight(t *testing.T) {
 }
 
 func TestTooManyRequests(t *testing.T) {
-	server := newServer(apitest.New())
-	for range 10 * api.RateOthers {
-		w := ask(server, viewer, "GET", "/v1/version", "")
-		if w.Code == http.StatusOK {
-			continue
+	for path, until := range map[string]int{"/v1/version": http.StatusOK, "/no/such/path": http.StatusNotFound} {
+		server := newServer(apitest.New())
+		w := ask(server, viewer, "GET", path, "")
+		for range 10 * api.RateOthers {
+			if w.Code != until {
+				break
+			}
+			w = ask(server, viewer, "GET", path, "")
 		}
 		want(t, w, http.StatusTooManyRequests)
 		if f := faultOf(t, w); w.Header().Get("Retry-After") != "1" || f.Code != "busy" || f.Hint == "" {
-			t.Errorf("answer %+v, headers %v", f, w.Header())
+			t.Errorf("%s: answer %+v, headers %v", path, f, w.Header())
 		}
-		return
 	}
-	t.Error("nothing was refused")
+}
+
+// trickle is a body that never ends by itself; begun is closed at its first read.
+type trickle struct {
+	begun chan struct{}
+	*io.PipeReader
+}
+
+func (b trickle) Read(into []byte) (int, error) {
+	close(b.begun)
+	return b.PipeReader.Read(into)
+}
+
+func TestOneLargeBodyOfACallerAtATime(t *testing.T) {
+	server := newServer(apitest.New())
+	reader, writer := io.Pipe()
+	body, answered := trickle{make(chan struct{}), reader}, make(chan int)
+	go func() {
+		w := httptest.NewRecorder()
+		server.ServeAs(acme, w, httptest.NewRequest("POST", "/v1/apply", body))
+		answered <- w.Code
+	}()
+	<-body.begun
+	large := `{"objects": []` + strings.Repeat(" ", 1<<20) + `}`
+	want(t, ask(server, acme, "POST", "/v1/plan", large), http.StatusTooManyRequests)
+	want(t, ask(server, acme, "POST", "/v1/plan", `{"objects": []}`), http.StatusOK)
+	want(t, ask(server, operator, "POST", "/v1/plan", large), http.StatusOK)
+	writer.Close()
+	if code := <-answered; code != http.StatusUnprocessableEntity {
+		t.Errorf("the cut body was answered %d", code)
+	}
+	want(t, ask(server, acme, "POST", "/v1/plan", large), http.StatusOK)
+}
+
+func TestLargeBodiesOfAllCallers(t *testing.T) {
+	limiter := api.NewLimiter(time.Now)
+	n := uint32(0)
+	for limiter.Take(1000+n, 64<<20) {
+		n++
+	}
+	if n != 4 {
+		t.Errorf("%d folders at a time, want 4", n)
+	}
+	limiter.Give(1000, 64<<20)
+	if !limiter.Take(1000, 64<<20) {
+		t.Error("a place that was given back is not free")
+	}
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"net/http"
 	"reflect"
 	"strings"
 
@@ -119,6 +120,24 @@ func raw(handle func(*Server, *call) error) endpoint { return endpoint{serve: ha
 func (e endpoint) large() endpoint {
 	e.maxBody = maxFolderBody
 	return e
+}
+
+func (e endpoint) bodyLimit() int64 {
+	if e.maxBody == 0 {
+		return maxBody
+	}
+	return e.maxBody
+}
+
+// bodySize is how many bytes of JSON a request brings at most.
+func (e endpoint) bodySize(r *http.Request) int64 {
+	switch {
+	case e.in == nil:
+		return 0
+	case r.ContentLength < 0:
+		return e.bodyLimit()
+	}
+	return min(r.ContentLength, e.bodyLimit())
 }
 
 // endless is an endpoint whose body or answer has no fixed end.

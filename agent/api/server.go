@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
@@ -51,6 +52,8 @@ type Server struct {
 	backend Backend
 	limiter *limiter
 	mux     *http.ServeMux
+
+	connected sync.Map // net.Conn to its caller's uid
 }
 
 // NewServer makes a server; [Server.Serve] lets it answer.
@@ -62,7 +65,7 @@ func NewServer(options Options, backend Backend) *Server {
 	for _, route := range Routes() {
 		s.mux.Handle(route.Pattern(), s.handler(route))
 	}
-	s.mux.HandleFunc("/", s.noRoute)
+	s.mux.HandleFunc("/", s.limited(s.noRoute))
 	return s
 }
 
@@ -85,6 +88,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		ErrorLog:          slog.NewLogLogger(s.options.Log.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ConnContext:       s.identify,
+		ConnState:         s.count,
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
@@ -104,18 +108,36 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 }
 
 // identify asks the kernel once a connection. A peer it cannot name has no role.
+// One that has too many connections loses this one.
 func (s *Server) identify(ctx context.Context, conn net.Conn) context.Context {
-	who, err := peerOf(conn)
-	if err != nil {
+	who := Caller{UID: overflowID, Name: "unknown"}
+	if peer, err := peerOf(conn); err == nil {
+		who = s.options.Peers.caller(peer)
+	} else {
 		s.options.Log.Warn("caller not identified", "error", err)
-		return context.WithValue(ctx, callerKey{}, Caller{UID: overflowID, Name: "unknown"})
 	}
-	return context.WithValue(ctx, callerKey{}, s.options.Peers.caller(who))
+	if s.limiter.connect(who.UID) {
+		s.connected.Store(conn, who.UID)
+	} else {
+		_ = conn.Close() // the server's first read finds that out
+	}
+	return context.WithValue(ctx, callerKey{}, who)
 }
 
-// handler wraps a route with limits, access and error encoding.
-func (s *Server) handler(route Route) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+// count notes that a connection is closed, or taken over by a request that counts
+// itself.
+func (s *Server) count(conn net.Conn, state http.ConnState) {
+	if state != http.StateClosed && state != http.StateHijacked {
+		return
+	}
+	if uid, counted := s.connected.LoadAndDelete(conn); counted {
+		s.limiter.disconnect(uid.(uint32))
+	}
+}
+
+// limited lets requests of one caller through at a bounded rate, so many at a time.
+func (s *Server) limited(serve func(*call)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
 		who, _ := r.Context().Value(callerKey{}).(Caller)
 		c := &call{w: w, r: r, who: who}
 		if !s.limiter.enter(who.UID) {
@@ -123,15 +145,31 @@ func (s *Server) handler(route Route) http.Handler {
 			return
 		}
 		defer s.limiter.leave(who.UID)
+		serve(c)
+	}
+}
+
+// handler wraps a route with limits, access and error encoding.
+func (s *Server) handler(route Route) http.Handler {
+	return s.limited(func(c *call) {
 		if err := route.authorise(c); err != nil {
-			s.fail(w, c, err)
+			s.fail(c.w, c, err)
 			return
+		}
+		size := route.bodySize(c.r)
+		if !s.limiter.take(c.who.UID, size) {
+			s.tooMany(c)
+			return
+		}
+		defer s.limiter.give(c.who.UID, size)
+		if counts(c.who.UID, size) {
+			c.decoding = s.limiter.decoding
 		}
 		cancel := bound(c, route)
 		defer cancel()
 		defer s.recover(c)
 		if err := route.serve(s, c); err != nil {
-			s.fail(w, c, timedOut(c, route, err))
+			s.fail(c.w, c, timedOut(c, route, err))
 		}
 	})
 }
@@ -139,14 +177,12 @@ func (s *Server) handler(route Route) http.Handler {
 // bound sets size and time limits. A connection that refuses deadlines is a
 // test's recorder; nothing there can hang.
 func bound(c *call, route Route) context.CancelFunc {
+	if route.in != nil {
+		c.r.Body = http.MaxBytesReader(c.w, c.r.Body, route.bodyLimit())
+	}
 	if route.stream {
 		return boundStream(c)
 	}
-	limit := route.maxBody
-	if limit == 0 {
-		limit = maxBody
-	}
-	c.r.Body = http.MaxBytesReader(c.w, c.r.Body, limit)
 	_ = http.NewResponseController(c.w).SetWriteDeadline(time.Now().Add(requestTimeout + writeTimeout))
 	ctx, cancel := context.WithTimeout(c.r.Context(), requestTimeout)
 	c.r = c.r.WithContext(ctx)
@@ -195,13 +231,14 @@ func (s *Server) tooMany(c *call) {
 	c.w.Header().Set("Retry-After", "1")
 	writeFault(c.w, Fault{
 		Title: c.r.Method + " " + c.r.URL.Path, Status: http.StatusTooManyRequests, Code: string(fault.Busy),
-		Detail: c.who.Name + " asks too often or has too many requests open", Hint: "wait a second and try again",
+		Detail: c.who.Name + " asks too often, or has too many or too large requests open", Hint: "wait a second and try again",
 	})
 }
 
 // noRoute answers what no route matches. The methods are those of the path's
 // own routes, so that 405 stays distinct from 404.
-func (s *Server) noRoute(w http.ResponseWriter, r *http.Request) {
+func (s *Server) noRoute(c *call) {
+	w, r := c.w, c.r
 	if allowed := s.allowed(r); len(allowed) > 0 {
 		for _, method := range allowed {
 			w.Header().Add("Allow", method)

@@ -1,8 +1,13 @@
 package api_test
 
 import (
+	"bufio"
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -147,4 +152,80 @@ func connectAs(path string, uid int, groups []int) (net.Conn, error) {
 		return nil, err
 	}
 	return net.FileConn(file)
+}
+
+// TestConnectionsOfOneUser holds as many as one user may have: the next is closed,
+// and once one is given back there is room again.
+func TestConnectionsOfOneUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("needs root")
+		}
+		t.Skip("needs root to connect as another user")
+	}
+	address, stop, err := apitest.Serve(apitest.New(), api.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	path := address[len("unix://"):]
+	if err := os.Chmod(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- fillConnections(path) }()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func fillConnections(path string) error {
+	runtime.LockOSThread() // never unlocked: the thread is the other user's
+	if err := dropThread([]uint32{7100}, 7004); err != nil {
+		return err
+	}
+	held := make([]net.Conn, api.MaxConnections)
+	for i := range held {
+		conn, err := connectAs(path, 0, nil)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if !answers(conn) {
+			return fmt.Errorf("connection %d is not answered", i+1)
+		}
+		held[i] = conn
+	}
+	more, err := connectAs(path, 0, nil)
+	if err != nil {
+		return err
+	}
+	defer more.Close()
+	if answers(more) {
+		return errors.New("one connection too many is answered")
+	}
+	held[0].Close()
+	for { // the server learns of it by and by
+		again, err := connectAs(path, 0, nil)
+		if err != nil {
+			return err
+		}
+		defer again.Close()
+		if answers(again) {
+			return nil
+		}
+	}
+}
+
+// answers asks for a path that is always there, and keeps the connection.
+func answers(conn net.Conn) bool {
+	if _, err := io.WriteString(conn, "GET /healthz HTTP/1.1\r\nHost: gpuhost\r\n\r\n"); err != nil {
+		return false
+	}
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return false
+	}
+	_, err = io.Copy(io.Discard, answer.Body)
+	return err == nil
 }

@@ -270,7 +270,8 @@ type Setting struct {
 	Origin string `json:"origin"` // "default", a file with line, "flag"
 }
 
-// Event is one thing that happened, numbered without gaps.
+// Event is one thing that happened. Numbers grow, never repeat, and jump where the
+// agent was restarted: a reader that goes on behind the last it saw misses nothing.
 type Event struct {
 	Seq     uint64    `json:"seq"`
 	At      time.Time `json:"at"`

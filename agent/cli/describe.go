@@ -70,7 +70,7 @@ func (a *app) describe(ctx context.Context, kind spec.Kind, name string) error {
 func eventsOf(ctx context.Context, c *client.Client, ref spec.Ref) ([]api.Event, error) {
 	var events []api.Event
 	query := api.EventQuery{Limit: describeEvents, Tenant: ref.Tenant}
-	err := c.Events(ctx, query, false, func(e api.Event) error {
+	err := c.Events(ctx, query, func(e api.Event) error {
 		if e.Object == ref {
 			events = append(events, e)
 		}

@@ -42,20 +42,27 @@ func (a *app) events(ctx context.Context, since string, follow bool) error {
 	if err != nil {
 		return err
 	}
-	if since != "" || !follow {
-		return c.Events(ctx, query, follow, a.printEvent)
+	switch {
+	case !follow:
+		return c.Events(ctx, query, a.printEvent)
+	case since != "":
+		return c.FollowEvents(ctx, query, a.printEvent, a.sayLost)
 	}
 	// Followed without a start: the latest ones, then what comes.
 	last := uint64(0)
-	err = c.Events(ctx, query, false, func(e api.Event) error {
+	err = c.Events(ctx, query, func(e api.Event) error {
 		last = e.Seq
 		return a.printEvent(e)
 	})
 	if err != nil {
 		return err
 	}
-	return c.Events(ctx, api.EventQuery{After: last, Tenant: a.tenant}, true, a.printEvent)
+	return c.FollowEvents(ctx, api.EventQuery{After: last, Tenant: a.tenant}, a.printEvent, a.sayLost)
 }
+
+// sayLost tells why nothing comes for a while. Nothing is missed: what happens
+// meanwhile is told when the agent is back.
+func (a *app) sayLost() { a.say("the agent is away; this goes on when it is back") }
 
 // eventQuery reads --since.
 func eventQuery(since string, now time.Time) (api.EventQuery, error) {

@@ -108,7 +108,7 @@ func (a *app) watchObjects(ctx context.Context, kind spec.Kind, names []string) 
 	if err != nil {
 		return err
 	}
-	err = c.Events(ctx, api.EventQuery{After: last, Tenant: a.tenant}, true, func(e api.Event) error {
+	err = c.FollowEvents(ctx, api.EventQuery{After: last, Tenant: a.tenant}, func(e api.Event) error {
 		if e.Object.Kind != kind || len(refs) > 0 && !slices.Contains(refs, e.Object) {
 			return nil
 		}
@@ -119,7 +119,7 @@ func (a *app) watchObjects(ctx context.Context, kind spec.Kind, names []string) 
 			}
 		}
 		return err
-	})
+	}, a.sayLost)
 	if errors.Is(err, errWatched) {
 		return nil
 	}
@@ -132,7 +132,7 @@ var errWatched = errors.New("nothing is left to watch")
 // lastEvent is the newest sequence number, 0 when there is none.
 func lastEvent(ctx context.Context, c *client.Client, tenant string) (uint64, error) {
 	var last uint64
-	err := c.Events(ctx, api.EventQuery{Limit: 1, Tenant: tenant}, false, func(e api.Event) error {
+	err := c.Events(ctx, api.EventQuery{Limit: 1, Tenant: tenant}, func(e api.Event) error {
 		last = e.Seq
 		return nil
 	})

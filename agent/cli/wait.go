@@ -2,21 +2,27 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/gpuhost/gpuhost/agent/api"
 	"github.com/gpuhost/gpuhost/agent/client"
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
 )
 
-// waitEvery is how often the object is read. Phases change without an event of
-// their own, so events alone would not do.
-const waitEvery = 200 * time.Millisecond
+// The object is read at each event. Phases also change without one of their own,
+// so it is read again after a pause that grows from the first to the last.
+const (
+	waitFirst = 50 * time.Millisecond
+	waitLast  = time.Second
+)
 
 func (a *app) waitCommand() *cobra.Command {
 	var goal string
@@ -98,30 +104,63 @@ func (a *app) wait(ctx context.Context, ref spec.Ref, goal string, done reached,
 		return err
 	}
 	limited, cancel := context.WithTimeout(ctx, timeout)
+	happened := make(chan struct{}, 1)
+	var listener sync.WaitGroup
+	listener.Go(func() { listen(limited, c, ref.Tenant, happened) })
+	defer listener.Wait()
 	defer cancel()
-	ticker := time.NewTicker(waitEvery)
-	defer ticker.Stop()
-	seen := spec.Phase("")
+	seen, err := waitUntil(limited, happened, func() (*spec.Object, error) { return readOrGone(limited, c, ref, goal) }, done)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case limited.Err() != nil:
+		return fault.New(fault.Timeout, "wait for "+ref.String(), "%s not reached within %s, its phase is %s", goal, timeout, seen).
+			WithHint("gpuhost describe %s %s", ref.Kind.Lower(), refName(ref))
+	}
+	return err
+}
+
+// waitUntil reads until the object is as wanted, and says what its last phase was.
+// An agent that answered once and is away then is being restarted: it is waited for.
+func waitUntil(ctx context.Context, happened <-chan struct{}, read func() (*spec.Object, error), done reached) (spec.Phase, error) {
+	seen, known, pause := spec.Phase(""), false, waitFirst
 	for {
-		o, err := readOrGone(limited, c, ref, goal)
-		if err == nil && done(o) {
-			return nil
-		}
-		if err == nil && o != nil {
-			seen = phaseOf(o)
-		}
-		if err != nil && limited.Err() == nil {
-			return err
+		o, err := read()
+		switch {
+		case err == nil && done(o):
+			return seen, nil
+		case err == nil && o != nil:
+			seen, known = phaseOf(o), true
+		case err != nil && !(known && errors.Is(err, client.ErrUnreachable)):
+			return seen, err
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
-		case <-limited.Done():
-			return fault.New(fault.Timeout, "wait for "+ref.String(), "%s not reached within %s, its phase is %s", goal, timeout, seen).
-				WithHint("gpuhost describe %s %s", ref.Kind.Lower(), refName(ref))
-		case <-ticker.C:
+			return seen, ctx.Err()
+		case <-happened:
+			pause = waitFirst
+		case <-time.After(pause):
+			pause = min(2*pause, waitLast)
 		}
 	}
+}
+
+// listen tells of events of a tenant's objects while ctx lasts; many at once may
+// be told as one. Without them the object is read all the same.
+func listen(ctx context.Context, c *client.Client, tenant string, happened chan<- struct{}) {
+	last, err := lastEvent(ctx, c, tenant)
+	if err != nil {
+		return
+	}
+	_ = c.FollowEvents(ctx, api.EventQuery{After: last, Tenant: tenant}, func(api.Event) error {
+		select {
+		case happened <- struct{}{}:
+		default:
+		}
+		return nil
+	}, func() {})
 }
 
 // readOrGone gives nil for an object that is gone where that is what is waited

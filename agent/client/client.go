@@ -218,6 +218,10 @@ func stream[T any](ctx context.Context, c *Client, path string, query url.Values
 	if err != nil {
 		return err
 	}
+	return decodeStream(ctx, c, resp, each)
+}
+
+func decodeStream[T any](ctx context.Context, c *Client, resp *http.Response, each func(T) error) error {
 	defer resp.Body.Close()
 	decoder := json.NewDecoder(resp.Body)
 	for {

@@ -126,7 +126,7 @@ func TestEventsResume(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var seen []string
-	err := c.Events(ctx, api.EventQuery{After: 1}, true, func(e api.Event) error {
+	err := c.FollowEvents(ctx, api.EventQuery{After: 1}, func(e api.Event) error {
 		seen = append(seen, e.Reason)
 		if e.Reason == "Three" {
 			backend.AddEvent(api.Event{Reason: "Four"})
@@ -135,7 +135,7 @@ func TestEventsResume(t *testing.T) {
 			cancel()
 		}
 		return nil
-	})
+	}, func() { t.Error("it was lost") })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
@@ -144,13 +144,85 @@ func TestEventsResume(t *testing.T) {
 	}
 }
 
-func TestCutStreamIsAnError(t *testing.T) {
+func TestACutStreamIsNotTakenForTheWhole(t *testing.T) {
 	backend, c := served(t)
 	backend.AddEvent(api.Event{Reason: "One"})
 	backend.Fail("FollowEvents", errors.New("disk"))
-	err := c.Events(t.Context(), api.EventQuery{}, true, func(api.Event) error { return nil })
-	if !errors.Is(err, client.ErrUnreachable) {
-		t.Errorf("%v: a part was taken for the whole", err)
+	ctx, cancel := context.WithCancel(t.Context())
+	var seen []string
+	err := c.FollowEvents(ctx, api.EventQuery{}, func(e api.Event) error {
+		if seen = append(seen, e.Reason); len(seen) == 2 {
+			cancel()
+		}
+		return nil
+	}, func() {
+		backend.Fail("FollowEvents", nil)
+		backend.AddEvent(api.Event{Reason: "Two"})
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if diff := cmp.Diff([]string{"One", "Two"}, seen); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// restarting is a client of an agent that another takes the place of.
+func restarting(t *testing.T, backend *apitest.Backend) (c *client.Client, restart func() error) {
+	t.Helper()
+	serve := func() (string, func() error) {
+		address, stop, err := apitest.Serve(backend, api.Options{Peers: api.Peers{OperatorGroups: []uint32{uint32(os.Getegid())}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return address, stop
+	}
+	address, stop := serve()
+	current := make(chan string, 1)
+	current <- address
+	c = client.NewWithDialer(address, func(ctx context.Context) (net.Conn, error) {
+		now := <-current
+		current <- now
+		return new(net.Dialer).DialContext(ctx, "unix", strings.TrimPrefix(now, "unix://"))
+	})
+	t.Cleanup(func() {
+		c.Close()
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c, func() error {
+		err := stop()
+		address, stop = serve()
+		<-current
+		current <- address
+		return err
+	}
+}
+
+// TestEventsOutliveAgent restarts the agent between any two events.
+func TestEventsOutliveAgent(t *testing.T) {
+	backend := apitest.New()
+	c, restart := restarting(t, backend)
+	reasons := []string{"One", "Two", "Three", "Four"}
+	backend.AddEvent(api.Event{Reason: reasons[0]})
+	ctx, cancel := context.WithCancel(t.Context())
+	var seen []string
+	losses := 0
+	err := c.FollowEvents(ctx, api.EventQuery{}, func(e api.Event) error {
+		if seen = append(seen, e.Reason); len(seen) == len(reasons) {
+			cancel()
+			return nil
+		}
+		err := restart()
+		backend.AddEvent(api.Event{Reason: reasons[len(seen)]})
+		return err
+	}, func() { losses++ })
+	if !errors.Is(err, context.Canceled) || losses != 3 {
+		t.Errorf("%v after %d losses, want 3", err, losses)
+	}
+	if diff := cmp.Diff(reasons, seen); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -158,18 +230,7 @@ func TestCutStreamIsAnError(t *testing.T) {
 func TestWatchOutlivesAgent(t *testing.T) {
 	backend := apitest.New()
 	backend.Hold(true)
-	address, stop, err := apitest.Serve(backend, api.Options{Peers: api.Peers{OperatorGroups: []uint32{uint32(os.Getegid())}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	current := make(chan string, 1)
-	current <- address
-	c := client.NewWithDialer(address, func(ctx context.Context) (net.Conn, error) {
-		now := <-current
-		current <- now
-		return new(net.Dialer).DialContext(ctx, "unix", strings.TrimPrefix(now, "unix://"))
-	})
-	defer c.Close()
+	c, restart := restarting(t, backend)
 	result, err := c.Apply(t.Context(), api.ApplyRequest{Objects: []*spec.Object{train()}})
 	if err != nil {
 		t.Fatal(err)
@@ -183,18 +244,10 @@ func TestWatchOutlivesAgent(t *testing.T) {
 			return nil
 		}
 		restarted = true
-		return errors.Join(stop(), func() error {
-			address, stop, err = apitest.Serve(backend, api.Options{Peers: api.Peers{OperatorGroups: []uint32{uint32(os.Getegid())}}})
-			<-current
-			current <- address
-			return err
-		}())
+		return restart()
 	})
 	if err != nil || states[len(states)-1] != api.ChangeDone {
 		t.Errorf("%v, states %v", err, states)
-	}
-	if err := stop(); err != nil {
-		t.Error(err)
 	}
 }
 

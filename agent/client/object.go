@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -94,10 +93,16 @@ func (c *Client) Version(ctx context.Context) (api.Version, error) {
 	return get[api.Version](ctx, c, at("version"))
 }
 
-// Events calls each for every event the query asks for; with follow it goes on
-// with new ones until the context ends. An agent that stops meanwhile is
-// [ErrUnreachable]: resume after the last event seen.
-func (c *Client) Events(ctx context.Context, q api.EventQuery, follow bool, each func(api.Event) error) error {
+// Events calls each for every event there is that the query asks for.
+func (c *Client) Events(ctx context.Context, q api.EventQuery, each func(api.Event) error) error {
+	resp, err := c.send(ctx, eventsRequest(q, false))
+	if err != nil {
+		return err
+	}
+	return decodeStream(ctx, c, resp, each)
+}
+
+func eventsRequest(q api.EventQuery, follow bool) request {
 	query := url.Values{}
 	switch {
 	case !q.Since.IsZero():
@@ -114,11 +119,7 @@ func (c *Client) Events(ctx context.Context, q api.EventQuery, follow bool, each
 	if follow {
 		query.Set("follow", "true")
 	}
-	err := stream(ctx, c, at("events"), query, each)
-	if err == nil && follow {
-		return c.unreachable(ctx, errors.New("the agent ended the stream"))
-	}
-	return err
+	return request{method: http.MethodGet, path: at("events"), query: query}
 }
 
 // Changes gives the latest ones, newest first.
