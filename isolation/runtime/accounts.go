@@ -38,11 +38,11 @@ func (c *Client) User(ctx context.Context, lease isolation.Lease) (isolation.Use
 	}
 	image, err := c.image(ctx, lease.Image)
 	if err != nil {
-		return isolation.User{}, wrap(what, err)
+		return isolation.User{}, imageGone(what, err)
 	}
 	config, err := image.Spec(ctx)
 	if err != nil {
-		return isolation.User{}, wrap(what, err)
+		return isolation.User{}, imageGone(what, err)
 	}
 	user, err := oci.ResolveUser(cmp.Or(lease.User, config.Config.User), c.accounts(ctx, lease, image))
 	return user, wrap(what, err)

@@ -17,6 +17,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
+	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
 	"github.com/gpuhost/gpuhost/isolation"
 	"github.com/gpuhost/gpuhost/isolation/oci"
@@ -88,18 +89,31 @@ func (c *Client) Prepare(ctx context.Context, creation isolation.Creation) error
 	if _, err := c.containerd.ContainerService().Get(ctx, string(lease.UID)); !errdefs.IsNotFound(err) {
 		return wrap(what, err)
 	}
-	image, err := c.image(ctx, lease.Image)
+	return imageGone(what, c.makeContainer(ctx, creation))
+}
+
+func (c *Client) makeContainer(ctx context.Context, creation isolation.Creation) error {
+	image, err := c.image(ctx, creation.Lease.Image)
 	if err != nil {
-		return wrap(what, err)
+		return err
 	}
 	if err := c.makeSnapshot(ctx, creation, image); err != nil {
-		return wrap(what, err)
+		return err
 	}
 	record, err := c.record(ctx, creation, image)
 	if err != nil {
-		return wrap(what, err)
+		return err
 	}
 	_, err = c.containerd.ContainerService().Create(ctx, record)
+	return err
+}
+
+// imageGone is wrap for what is made from an image that was there a moment ago. A
+// conflict is planned again at once, the preparation of the image included.
+func imageGone(what string, err error) error {
+	if errdefs.IsNotFound(err) {
+		return fault.New(fault.Conflict, what, "its image was removed meanwhile: %w", err)
+	}
 	return wrap(what, err)
 }
 

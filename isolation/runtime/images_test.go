@@ -185,3 +185,25 @@ func FuzzImageName(f *testing.F) {
 		}
 	})
 }
+
+// Collection may take an image between its preparation and the creation from it:
+// that is planned again, and no failure of the instance.
+func TestAnImageThatGoesBeforeTheCreationIsAConflict(t *testing.T) {
+	h := newHost(t)
+	ref := h.importBusybox("acme")
+	lease := testLease(ref, "sleep", "1000")
+	user, err := h.client.User(t.Context(), lease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.client.RemoveImage(t.Context(), "acme", ref); err != nil {
+		t.Fatal(err)
+	}
+	creation := isolation.Creation{Lease: lease, User: user, Fingerprint: isolation.FingerprintOf(lease)}
+	if err := h.client.Prepare(t.Context(), creation); !fault.Is(err, fault.Conflict) {
+		t.Errorf("prepare: %v", err)
+	}
+	if _, err := h.client.User(t.Context(), lease); !fault.Is(err, fault.Conflict) {
+		t.Errorf("user: %v", err)
+	}
+}
