@@ -89,9 +89,10 @@ func TestOneLargeBodyOfACallerAtATime(t *testing.T) {
 		answered <- w.Code
 	}()
 	<-body.begun
-	large := `{"objects": []` + strings.Repeat(" ", 1<<20) + `}`
+	small := `{"objects": [{"kind": "Network", "metadata": {"tenant": "acme", "name": "lab"}, "spec": {"cidr": "10.0.0.0/16"}}]}`
+	large := small + strings.Repeat(" ", 1<<20)
 	want(t, ask(server, acme, "POST", "/v1/plan", large), http.StatusTooManyRequests)
-	want(t, ask(server, acme, "POST", "/v1/plan", `{"objects": []}`), http.StatusOK)
+	want(t, ask(server, acme, "POST", "/v1/plan", small), http.StatusOK)
 	want(t, ask(server, operator, "POST", "/v1/plan", large), http.StatusOK)
 	writer.Close()
 	if code := <-answered; code != http.StatusUnprocessableEntity {
