@@ -13,6 +13,8 @@ import (
 	"github.com/gpuhost/gpuhost/agent/telemetry"
 	"github.com/gpuhost/gpuhost/drivers"
 	"github.com/gpuhost/gpuhost/drivers/gpu"
+	"github.com/gpuhost/gpuhost/drivers/nvml"
+	"github.com/gpuhost/gpuhost/drivers/persistenced"
 	"github.com/gpuhost/gpuhost/isolation/handover"
 )
 
@@ -76,6 +78,25 @@ func (holders) Holders(ctx context.Context, major, minor uint32) ([]drivers.Hold
 		out[i] = drivers.Holder{PID: f.PID, Command: f.Command, UID: f.UID}
 	}
 	return out, nil
+}
+
+// servants are the host's own processes that have every GPU open: the helper that
+// answers now, and the driver's persistence daemon.
+type servants struct{ nvml *nvml.Client }
+
+func (s servants) Servant(ctx context.Context, h drivers.Holder) (bool, error) {
+	stats, err := s.nvml.Stats(ctx)
+	if err != nil {
+		return false, err
+	}
+	if stats.PID != 0 && stats.PID == h.PID {
+		return true, nil
+	}
+	own, err := persistenced.Installed().Is(h.PID, h.UID)
+	if err != nil {
+		return false, fmt.Errorf("recognise the persistence daemon: %w", err)
+	}
+	return own, nil
 }
 
 // steps counts what the loop does.

@@ -216,7 +216,7 @@ func (h *host) openNetwork(context.Context) error {
 
 func (h *host) openRooms(context.Context) error {
 	h.drivers = drivers.New(drivers.Deps{
-		NVML: h.nvml, Ledger: h.store.Ledger(), Holders: holders{}, Now: time.Now, BootID: h.boot, Log: h.log,
+		NVML: h.nvml, Ledger: h.store.Ledger(), Holders: holders{}, Servants: servants{h.nvml}, Now: time.Now, BootID: h.boot, Log: h.log,
 	})
 	h.guard = &guard{}
 	if err := h.openTrees(); err != nil {

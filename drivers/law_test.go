@@ -34,7 +34,7 @@ func inventoryOf(t interface{ Fatal(...any) }, name string) gpu.Inventory {
 }
 
 func room(h *drivertest.Host) *drivers.Room {
-	return drivers.New(drivers.Deps{NVML: h, Ledger: h, Holders: h, Now: noon, BootID: boot})
+	return drivers.New(drivers.Deps{NVML: h, Ledger: h, Holders: h, Servants: h, Now: noon, BootID: boot})
 }
 
 // settle plans and applies hand-over until nothing is left to do.
@@ -160,13 +160,17 @@ func TestNeverFreeWhileHeld(t *testing.T) {
 		h, present := randomHost(t)
 		held := map[gpu.UUID]bool{}
 		for _, d := range h.GPUs.Devices {
-			switch rapid.IntRange(0, 3).Draw(t, "what is wrong") {
+			switch rapid.IntRange(0, 5).Draw(t, "what is wrong") {
 			case 0:
 				h.Open[d.Minor] = []drivers.Holder{{PID: 7, Command: "python", UID: 1000}}
 			case 1:
 				h.Busy[d.UUID] = 1
 			case 2:
-				h.Used[d.UUID] = d.MemoryBytes / 2
+				h.Used[d.UUID] = rapid.Uint64Range(64<<20, d.MemoryBytes).Draw(t, "bytes in use")
+			case 3:
+				h.Unknown[d.UUID] = drivertest.Unknown{Memory: true}
+			case 4:
+				h.Unknown[d.UUID] = drivertest.Unknown{Processes: true}
 			default:
 				continue
 			}

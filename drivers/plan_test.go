@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -131,7 +132,7 @@ func oneGPU(t *testing.T) (*drivertest.Host, gpu.Device) {
 // round plans and applies hand-over once, as the loop does.
 func round(t *testing.T, h *drivertest.Host, now time.Time) error {
 	t.Helper()
-	r := drivers.New(drivers.Deps{NVML: h, Ledger: h, Holders: h, Now: func() time.Time { return now }, BootID: boot})
+	r := drivers.New(drivers.Deps{NVML: h, Ledger: h, Holders: h, Servants: h, Now: func() time.Time { return now }, BootID: boot})
 	have, err := r.Observe(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -189,6 +190,44 @@ func TestHeldGPUDelaysNoOther(t *testing.T) {
 	}
 }
 
+// TestServantsOfTheHostHoldNothing: the NVML helper and the persistence daemon have
+// every GPU open at all times.
+func TestServantsOfTheHostHoldNothing(t *testing.T) {
+	h, d := oneGPU(t)
+	h.Own[40], h.Own[41] = true, true
+	h.Open[0] = []drivers.Holder{{PID: 40, Command: "nvml-helper"}, {PID: 42, Command: "nvml-helper"}, {PID: 41, Command: "nvidia-persiste"}}
+	if err := round(t, h, noon()); err == nil || !strings.Contains(err.Error(), "held by pid 42 (nvml-helper, uid 0)") {
+		t.Fatalf("a helper that was abandoned: have %v", err)
+	}
+	h.Open[0] = slices.Delete(h.Open[0], 1, 2)
+	if err := round(t, h, noon()); err != nil || h.Ledger[d.UUID].State != drivers.Free {
+		t.Errorf("have %v, %+v", err, h.Ledger[d.UUID])
+	}
+}
+
+// TestWhatCannotBeKnownIsHeld: it gets time, as what is known to be held does.
+func TestWhatCannotBeKnownIsHeld(t *testing.T) {
+	for want, unknown := range map[string]drivertest.Unknown{
+		"NVML cannot say whether a process uses it":        {Processes: true},
+		"NVML cannot say how much of its memory is in use": {Memory: true},
+	} {
+		h, d := oneGPU(t)
+		h.Unknown[d.UUID] = unknown
+		for range drivers.HeldTries {
+			if err := round(t, h, noon()); !fault.Is(err, fault.Temporary) || !strings.Contains(err.Error(), want) {
+				t.Fatalf("have %v, want %s", err, want)
+			}
+		}
+		if e := h.Ledger[d.UUID]; e.State != drivers.Draining || e.Attempts.Held != drivers.HeldTries {
+			t.Errorf("have %+v", e)
+		}
+		delete(h.Unknown, d.UUID)
+		if err := round(t, h, noon()); err != nil || h.Ledger[d.UUID].State != drivers.Free {
+			t.Errorf("have %v, %+v", err, h.Ledger[d.UUID])
+		}
+	}
+}
+
 func TestHolderThatEndsIsForgiven(t *testing.T) {
 	h, d := oneGPU(t)
 	h.Open[0] = []drivers.Holder{{PID: 4711}}
@@ -215,6 +254,7 @@ func TestVerificationFindsWhatChanged(t *testing.T) {
 		{"model", func(_ *drivertest.Host, d *gpu.Device) { d.Model = "T4" }, "its model was"},
 		{"less memory", func(_ *drivertest.Host, d *gpu.Device) { d.MemoryBytes /= 2 }, "its memory was 81920 MiB and is 40960 MiB"},
 		{"memory in use", func(h *drivertest.Host, d *gpu.Device) { h.Used[d.UUID] = 8 << 30 }, "8192 MiB of its memory are in use"},
+		{"a little memory in use", func(h *drivertest.Host, d *gpu.Device) { h.Used[d.UUID] = 100 << 20 }, "100 MiB of its memory are in use"},
 	} {
 		t.Run(r.name, func(t *testing.T) {
 			h, d := oneGPU(t)

@@ -27,6 +27,13 @@ type Holders interface {
 	Holders(ctx context.Context, major, minor uint32) ([]Holder, error)
 }
 
+// Servants knows the processes of the host itself that have every GPU open all the
+// time and give nobody access: the present NVML helper, the driver's persistence
+// daemon. Whoever else has a GPU open holds it, a helper that hangs included.
+type Servants interface {
+	Servant(ctx context.Context, h Holder) (bool, error)
+}
+
 // Holder is one process that has a device.
 type Holder struct {
 	PID     int    `json:"pid"`

@@ -16,12 +16,13 @@ import (
 
 // Deps is what the room needs of the world.
 type Deps struct {
-	NVML    NVML
-	Ledger  Ledger
-	Holders Holders
-	Now     func() time.Time
-	BootID  string // /proc/sys/kernel/random/boot_id
-	Log     *slog.Logger
+	NVML     NVML
+	Ledger   Ledger
+	Holders  Holders
+	Servants Servants // nil: the host has none
+	Now      func() time.Time
+	BootID   string // /proc/sys/kernel/random/boot_id
+	Log      *slog.Logger
 }
 
 // Room observes GPUs and their ledger, and applies steps of [PlanInstance] and
@@ -43,8 +44,16 @@ func New(deps Deps) *Room {
 	if deps.Log == nil {
 		deps.Log = slog.New(slog.DiscardHandler)
 	}
+	if deps.Servants == nil {
+		deps.Servants = nobody{}
+	}
 	return &Room{deps: deps, seen: make(map[gpu.UUID]gpu.Device)}
 }
+
+// nobody is a host without servants.
+type nobody struct{}
+
+func (nobody) Servant(context.Context, Holder) (bool, error) { return false, nil }
 
 // Observe reads inventory and ledger; it changes nothing. A host without a
 // driver has no GPUs, unless the ledger knows of some: then they are out of sight,

@@ -70,8 +70,16 @@ func ownSeries() []series {
 		own("sm_clock_hertz", "Clock of the multiprocessors.", gauge, func(s gpu.Sample) *float64 { return s.SMClockHertz }),
 		own("memory_clock_hertz", "Clock of the memory.", gauge, func(s gpu.Sample) *float64 { return s.MemoryClockHertz }),
 		own("pcie_replays_total", "PCIe replays since the driver was loaded.", counter, whole(1, func(s gpu.Sample) *uint64 { return s.PCIeReplays })),
-		own("processes", "Processes the driver sees on it.", gauge, func(s gpu.Sample) *float64 { n := float64(s.Processes); return &n }),
+		own("processes", "Processes the driver sees on it.", gauge, processes),
 	}
+}
+
+func processes(s gpu.Sample) *float64 {
+	if s.Processes == nil {
+		return nil
+	}
+	n := float64(*s.Processes)
+	return &n
 }
 
 // times scales a measured value; absent stays absent.

@@ -87,6 +87,9 @@ func checkSamples(t *testing.T, n drivers.NVML, inventory gpu.Inventory) {
 		if used := s.MemoryUsedBytes; used != nil && *used > d.MemoryBytes {
 			t.Errorf("sample %d: %d bytes in use of %d", i, *used, d.MemoryBytes)
 		}
+		if s.Processes == nil || s.MemoryUsedBytes == nil {
+			t.Errorf("sample %d does not say whether the GPU is in use: %+v", i, s)
+		}
 	}
 }
 

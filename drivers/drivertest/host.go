@@ -14,12 +14,14 @@ import (
 	"github.com/gpuhost/gpuhost/drivers/gpu"
 )
 
-// Host implements NVML, Ledger and Holders in memory. Its fields may be changed
-// between calls.
+// Host implements NVML, Ledger, Holders and Servants in memory. Its fields may be
+// changed between calls.
 type Host struct {
 	mu      sync.Mutex
 	GPUs    gpu.Inventory
 	Used    map[gpu.UUID]uint64            // bytes of memory in use
+	Unknown map[gpu.UUID]Unknown           // what NVML cannot say
+	Own     map[int]bool                   // pids of the host's own servants
 	Busy    map[gpu.UUID]int               // processes only NVML sees
 	Open    map[uint32][]drivers.Holder    // who holds /dev/nvidia<minor>
 	Ledger  map[gpu.UUID]drivers.Entry     // what is persisted
@@ -28,10 +30,13 @@ type Host struct {
 	Wrote   func(changes []drivers.Change) // told of each write, under the lock
 }
 
+// Unknown is what NVML cannot say of a GPU that it knows.
+type Unknown struct{ Memory, Processes bool }
+
 // NewHost makes a host with these GPUs and an empty ledger.
 func NewHost(inventory gpu.Inventory) *Host {
 	return &Host{
-		GPUs: inventory, Used: map[gpu.UUID]uint64{}, Busy: map[gpu.UUID]int{},
+		GPUs: inventory, Used: map[gpu.UUID]uint64{}, Busy: map[gpu.UUID]int{}, Unknown: map[gpu.UUID]Unknown{}, Own: map[int]bool{},
 		Open: map[uint32][]drivers.Holder{}, Ledger: map[gpu.UUID]drivers.Entry{},
 	}
 }
@@ -64,8 +69,14 @@ func (h *Host) Samples(context.Context) ([]gpu.Sample, error) {
 	}
 	var samples []gpu.Sample
 	for _, d := range h.GPUs.Devices {
-		used := h.Used[d.UUID]
-		samples = append(samples, gpu.Sample{UUID: d.UUID, MemoryUsedBytes: &used, Processes: h.Busy[d.UUID]})
+		s := gpu.Sample{UUID: d.UUID}
+		if used := h.Used[d.UUID]; !h.Unknown[d.UUID].Memory {
+			s.MemoryUsedBytes = &used
+		}
+		if busy := h.Busy[d.UUID]; !h.Unknown[d.UUID].Processes {
+			s.Processes = &busy
+		}
+		samples = append(samples, s)
 	}
 	return samples, nil
 }
@@ -75,6 +86,13 @@ func (h *Host) Holders(_ context.Context, _, minor uint32) ([]drivers.Holder, er
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Clone(h.Open[minor]), h.fail("holders")
+}
+
+// Servant implements drivers.Servants.
+func (h *Host) Servant(_ context.Context, holder drivers.Holder) (bool, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.Own[holder.PID], h.fail("servant")
 }
 
 // Entries implements drivers.Ledger.

@@ -70,5 +70,5 @@ type Sample struct {
 	SMClockHertz        *float64 `json:"smClockHertz,omitempty"`
 	MemoryClockHertz    *float64 `json:"memoryClockHertz,omitempty"`
 	PCIeReplays         *uint64  `json:"pcieReplays,omitempty"`
-	Processes           int      `json:"processes"`
+	Processes           *int     `json:"processes,omitempty"` // that the driver sees on it
 }

@@ -12,7 +12,7 @@ import (
 
 // Version is the protocol's. Agent and helper come in one package, but an
 // upgraded agent may meet the helper of before for a moment: it refuses it.
-const Version = 1
+const Version = 2
 
 // maxFrame bounds a frame; 64 GPUs all linked take less than 512 KiB.
 const maxFrame = 4 << 20

@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/binary"
+	"slices"
 
 	nvmllib "github.com/NVIDIA/go-nvml/pkg/nvml"
 
@@ -81,15 +82,26 @@ func memoryTemperature(h nvmllib.Device) *float64 {
 	return scaled(1)(binary.NativeEndian.Uint32(values[0].Value[:4]), nvmllib.SUCCESS)
 }
 
-// processes counts each process once, whatever it does on the GPU.
-func processes(h nvmllib.Device) int {
-	seen := map[uint32]bool{}
-	for _, list := range []func() ([]nvmllib.ProcessInfo, nvmllib.Return){
-		h.GetComputeRunningProcesses, h.GetGraphicsRunningProcesses, h.GetMPSComputeRunningProcesses,
-	} {
-		for _, p := range optional(list()) {
-			seen[p.Pid] = true
-		}
+// processes counts each process once, whatever it does on the GPU. Nil is that one
+// kind cannot be listed: there might be one. A GPU that has no graphics or no MPS has
+// no such processes.
+func processes(h nvmllib.Device) *int {
+	compute, ret := h.GetComputeRunningProcesses()
+	if ret != nvmllib.SUCCESS {
+		return nil
 	}
-	return len(seen)
+	graphics, ret := h.GetGraphicsRunningProcesses()
+	if ret != nvmllib.SUCCESS && ret != nvmllib.ERROR_NOT_SUPPORTED {
+		return nil
+	}
+	mps, ret := h.GetMPSComputeRunningProcesses()
+	if ret != nvmllib.SUCCESS && ret != nvmllib.ERROR_NOT_SUPPORTED {
+		return nil
+	}
+	seen := map[uint32]bool{}
+	for _, p := range slices.Concat(compute, graphics, mps) {
+		seen[p.Pid] = true
+	}
+	n := len(seen)
+	return &n
 }
