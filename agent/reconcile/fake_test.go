@@ -216,7 +216,7 @@ func (f fakeNVML) Samples(context.Context) ([]gpu.Sample, error) {
 	var out []gpu.Sample
 	for _, d := range f.inventory.Devices {
 		used := uint64(0)
-		out = append(out, gpu.Sample{UUID: d.UUID, MemoryUsedBytes: &used})
+		out = append(out, gpu.Sample{UUID: d.UUID, MemoryUsedBytes: &used, Processes: new(int)})
 	}
 	return out, nil
 }
