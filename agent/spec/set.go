@@ -31,7 +31,11 @@ func ValidateChange(before, after []*Object) error {
 	if err := s.support(after); err != nil {
 		return err
 	}
-	if err := s.references(s.unproved(before, after)); err != nil {
+	changed := s.unproved(before, after)
+	if err := shares(before, after, changed); err != nil {
+		return err
+	}
+	if err := s.references(changed); err != nil {
 		return err
 	}
 	for _, check := range []func([]*Object) error{s.subnets, s.ports, s.addresses} {
