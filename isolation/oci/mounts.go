@@ -29,7 +29,7 @@ const defaultShm = 64 * spec.Bytes(1<<20)
 func mounts(in Input) []specs.Mount {
 	all := []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: flags()},
-		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "noexec", "strictatime", "mode=755", "size=65536k"}},
+		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "noexec", "strictatime", "mode=755", "size=65536k", "nr_inodes=16k"}},
 		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
 		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: flags("mode=1777", "size="+shmSize(in.Lease.Limits.Shm))},
 		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: flags()},
