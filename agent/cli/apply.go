@@ -91,7 +91,7 @@ func (a *app) confirmDisruption(ctx context.Context, c *client.Client, objects [
 			if step.Risk == plan.RiskNone || step.Risk == "" {
 				continue
 			}
-			if err := a.confirm("apply "+one.Object.String(), fmt.Sprintf("%s %s %s: %s", step.Room, step.Verb, step.Risk, step.Why)); err != nil {
+			if err := a.confirm(ctx, "apply "+one.Object.String(), fmt.Sprintf("%s %s %s: %s", step.Room, step.Verb, step.Risk, step.Why)); err != nil {
 				return err
 			}
 			break
@@ -103,7 +103,7 @@ func (a *app) confirmDisruption(ctx context.Context, c *client.Client, objects [
 // readObjects reads a file, a folder or standard input, and gives objects
 // without a tenant the own one.
 func (a *app) readObjects(ctx context.Context, file string) ([]*spec.Object, error) {
-	objects, err := a.decodeObjects(file)
+	objects, err := a.decodeObjects(ctx, file)
 	if err != nil {
 		return nil, err
 	}
@@ -118,9 +118,12 @@ func (a *app) readObjects(ctx context.Context, file string) ([]*spec.Object, err
 	return objects, nil
 }
 
-func (a *app) decodeObjects(file string) ([]*spec.Object, error) {
+func (a *app) decodeObjects(ctx context.Context, file string) ([]*spec.Object, error) {
 	if file == "-" {
-		text, err := io.ReadAll(io.LimitReader(a.In, spec.MaxDocument+1))
+		text, err := patiently(ctx, func() ([]byte, error) { return io.ReadAll(io.LimitReader(a.In, spec.MaxDocument+1)) })
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		if err != nil {
 			return nil, fault.Wrap(fault.Invalid, "read standard input", err)
 		}

@@ -40,7 +40,7 @@ func (a *app) gpuAction(action api.GPUAction, short, consequence string) *cobra.
 			if err != nil {
 				return err
 			}
-			if err := a.confirm(string(action)+" "+string(device.UUID), consequence); err != nil {
+			if err := a.confirm(cmd.Context(), string(action)+" "+string(device.UUID), consequence); err != nil {
 				return err
 			}
 			c, err := a.connect()
@@ -51,7 +51,10 @@ func (a *app) gpuAction(action api.GPUAction, short, consequence string) *cobra.
 			if err != nil {
 				return err
 			}
-			return a.finish(cmd.Context(), change)
+			if err := a.finish(cmd.Context(), change); err != nil || a.noWait || !a.structured() {
+				return err
+			}
+			return a.show(change, nil, nil)
 		}}
 	cmd.Flags().StringVar(&reason, "reason", "", "kept in the ledger")
 	return cmd

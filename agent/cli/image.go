@@ -106,8 +106,7 @@ func (a *app) imagePull(ctx context.Context, image, secret string) error {
 	if err := a.finish(ctx, change); err != nil || a.noWait {
 		return err
 	}
-	fmt.Fprintln(a.Out, printable(image))
-	return nil
+	return a.showChanges([]api.ChangeRef{change}, func(api.ChangeRef) string { return image })
 }
 
 func (a *app) imageImport(ctx context.Context, file, name string) error {

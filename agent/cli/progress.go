@@ -19,16 +19,13 @@ import (
 // watchers is how many changes are watched at a time; the rest queue.
 const watchers = 32
 
-// finish waits for changes and shows their steps, or prints their ids and
-// returns at once with --no-wait. Every change is waited for; the first failure
+// finish waits for changes and shows their steps, or prints their ids, as the
+// format says, and returns at once with --no-wait. Every change is waited for; the first failure
 // is the one returned, the others are told.
 func (a *app) finish(ctx context.Context, changes ...api.ChangeRef) error {
 	changes = withID(changes)
 	if a.noWait {
-		for _, c := range changes {
-			fmt.Fprintln(a.Out, c.ID)
-		}
-		return nil
+		return a.showChanges(changes, func(c api.ChangeRef) string { return c.ID })
 	}
 	c, err := a.connect()
 	if err != nil {
@@ -58,8 +55,20 @@ func (a *app) finish(ctx context.Context, changes ...api.ChangeRef) error {
 	return a.firstOf(failures)
 }
 
+// showChanges prints references to changes where a program asked, else the text of
+// each.
+func (a *app) showChanges(changes []api.ChangeRef, text func(api.ChangeRef) string) error {
+	if a.structured() {
+		return a.show(api.List[api.ChangeRef]{Items: changes}, nil, nil)
+	}
+	for _, c := range changes {
+		fmt.Fprintln(a.Out, printable(text(c)))
+	}
+	return nil
+}
+
 func withID(changes []api.ChangeRef) []api.ChangeRef {
-	var named []api.ChangeRef
+	named := make([]api.ChangeRef, 0, len(changes))
 	for _, c := range changes {
 		if c.ID != "" {
 			named = append(named, c)

@@ -52,6 +52,7 @@ func (l leakless) Run() int {
 //	backend heal METHOD
 //	backend hold | release          keep new changes running | end them
 //	backend seed TENANT NAME        put a running instance there
+//	backend stale TENANT NAME       put one there that is newer than what was seen of it
 //	backend disrupt                 let plan and verify find that acme/train-1 must be replaced
 //	backend followed events | ID    wait until somebody follows the events or the change
 func TestScripts(t *testing.T) {
@@ -120,6 +121,10 @@ func control(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(backend.Followed(ctx, args[1]))
 	case "disrupt":
 		backend.Find(disruption())
+	case "stale":
+		o := running(args[1], args[2])
+		o.Metadata.Generation++
+		backend.Put(o)
 	case "seed":
 		backend.Put(running(args[1], args[2]))
 	default:

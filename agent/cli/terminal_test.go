@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -18,6 +19,7 @@ import (
 // terminal is a pseudo-terminal: a person's side and the program's.
 type terminal struct {
 	person, program *os.File
+	written         chan string // piece by piece
 	screen          chan string // all that was written, once both sides are closed
 }
 
@@ -42,7 +44,7 @@ func newTerminal(t *testing.T) *terminal {
 	if err := unix.IoctlSetWinsize(int(program.Fd()), unix.TIOCSWINSZ, size); err != nil {
 		t.Fatal(err)
 	}
-	term := &terminal{person: person, program: program, screen: make(chan string, 1)}
+	term := &terminal{person: person, program: program, written: make(chan string, 100), screen: make(chan string, 1)}
 	go term.watch()
 	return term
 }
@@ -54,10 +56,21 @@ func (p *terminal) watch() {
 	for {
 		n, err := p.person.Read(buffer)
 		all.Write(buffer[:n])
+		select {
+		case p.written <- string(buffer[:n]):
+		default: // nobody looks
+		}
 		if err != nil {
 			p.screen <- all.String()
 			return
 		}
+	}
+}
+
+// sees waits until a text was written.
+func (p *terminal) sees(text string) {
+	for all := ""; !strings.Contains(all, text); {
+		all += <-p.written
 	}
 }
 
@@ -113,6 +126,64 @@ func TestQuestion(t *testing.T) {
 		if code != row.code || !strings.Contains(screen, question) || !strings.Contains(screen, row.want) {
 			t.Errorf("answer %q: code %d, screen %q", row.answer, code, screen)
 		}
+	}
+}
+
+// What a person agreed to delete is what goes, and nothing that came since.
+func TestWhatIsNewerThanTheQuestionStays(t *testing.T) {
+	for _, command := range [][]string{{"rm", "acme/train-1"}, {"delete", "instance", "acme/train-1"}} {
+		backend, address := servedHost(t)
+		term := newTerminal(t)
+		go func() {
+			term.sees("[y/N]")
+			newer := running("acme", "train-1")
+			newer.Metadata.Generation++
+			backend.Put(newer)
+			term.types(t, "y\n")
+		}()
+		screen, code := term.run(t, address, command...)
+		if code != 7 || !strings.Contains(screen, "another writer was faster") {
+			t.Errorf("%v: code %d, screen %q", command, code, screen)
+		}
+	}
+}
+
+func TestCtrlCEndsAQuestion(t *testing.T) {
+	_, address := servedHost(t)
+	term := newTerminal(t)
+	ctx, interrupt := context.WithCancel(t.Context())
+	go func() {
+		term.sees("[y/N]")
+		interrupt()
+	}()
+	code := cli.Run(ctx, []string{"--host", address, "stop", "acme/train-1"}, cli.Stdio{In: term.program, Out: term.program, Err: term.program},
+		cli.Hooks{Getenv: func(string) string { return "" }})
+	if code != 130 {
+		t.Errorf("exit code %d, want 130", code)
+	}
+	term.types(t, "\n") // ends the read that nobody waits for
+	if err := term.program.Close(); err != nil {
+		t.Error(err)
+	}
+	<-term.screen
+	term.person.Close()
+}
+
+func TestCtrlCEndsAReadOfStandardInput(t *testing.T) {
+	_, address := servedHost(t)
+	for _, command := range []string{"apply", "plan", "delete"} {
+		reader, writer := io.Pipe()
+		ctx, interrupt := context.WithCancel(t.Context())
+		go func() {
+			_, _ = io.WriteString(writer, "kind: Network\n") // returns once it is read
+			interrupt()
+		}()
+		code := cli.Run(ctx, []string{"--host", address, command, "-f", "-"}, cli.Stdio{In: reader, Out: io.Discard, Err: io.Discard},
+			cli.Hooks{Getenv: func(string) string { return "" }})
+		if code != 130 {
+			t.Errorf("%s: exit code %d, want 130", command, code)
+		}
+		writer.Close()
 	}
 }
 

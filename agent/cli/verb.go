@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -61,7 +60,7 @@ func (a *app) eachInstance(ctx context.Context, names []string, disturbs string,
 		return err
 	}
 	if disturbs != "" {
-		if err := a.confirm(what+" "+list(refs), disturbs); err != nil {
+		if err := a.confirm(ctx, what+" "+list(refs), disturbs); err != nil {
 			return err
 		}
 	}
@@ -71,8 +70,7 @@ func (a *app) eachInstance(ctx context.Context, names []string, disturbs string,
 // changeEach does the work to every object, also after one refused, waits for
 // what began, and prints the names of those that were accepted.
 func (a *app) changeEach(ctx context.Context, refs []spec.Ref, do func(spec.Ref) (api.ChangeRef, error)) error {
-	var changes []api.ChangeRef
-	var done []spec.Ref
+	changes := make([]api.ChangeRef, 0, len(refs))
 	var failures []error
 	for _, ref := range refs {
 		change, err := do(ref)
@@ -80,15 +78,11 @@ func (a *app) changeEach(ctx context.Context, refs []spec.Ref, do func(spec.Ref)
 			failures = append(failures, err)
 			continue
 		}
-		changes, done = append(changes, change), append(done, ref)
+		changes = append(changes, change)
 	}
-	if err := a.finish(ctx, changes...); err != nil {
-		failures = append(failures, err)
-	}
+	failures = append(failures, a.finish(ctx, changes...))
 	if !a.noWait {
-		for _, ref := range done {
-			fmt.Fprintln(a.Out, refName(ref))
-		}
+		failures = append(failures, a.showChanges(changes, func(c api.ChangeRef) string { return refName(c.Object) }))
 	}
 	return a.firstOf(failures)
 }
@@ -100,18 +94,12 @@ func (a *app) rmCommand() *cobra.Command {
 		Args:              args(1, -1, "the name of an instance"),
 		ValidArgsFunction: a.completeNames(spec.KindInstance),
 		RunE: func(cmd *cobra.Command, names []string) error {
-			return a.eachInstance(cmd.Context(), names, "its processes are stopped and its disk is deleted", a.deleter(cmd.Context()), "delete")
+			refs, err := a.refs(cmd.Context(), spec.KindInstance, names)
+			if err != nil {
+				return err
+			}
+			return a.delete(cmd.Context(), refs, nil, "its processes are stopped and its disk is deleted")
 		},
-	}
-}
-
-func (a *app) deleter(ctx context.Context) func(spec.Ref) (api.ChangeRef, error) {
-	return func(ref spec.Ref) (api.ChangeRef, error) {
-		c, err := a.connect()
-		if err != nil {
-			return api.ChangeRef{}, err
-		}
-		return c.Delete(ctx, ref, 0)
 	}
 }
 

@@ -69,7 +69,7 @@ func parseGoal(goal string) (reached, error) {
 		phase, err := parsePhase(value)
 		return func(o *spec.Object) bool { return o != nil && upToDate(o) && o.Status.Phase == phase }, err
 	case what == "condition" && value != "":
-		return func(o *spec.Object) bool { return o != nil && o.Status != nil && holds(o.Status, value) }, nil
+		return func(o *spec.Object) bool { return o != nil && holds(o, value) }, nil
 	}
 	return nil, usage("--for %q is none of phase=X, condition=Y, deleted", goal)
 }
@@ -92,9 +92,10 @@ func upToDate(o *spec.Object) bool {
 	return o.Status != nil && o.Status.ObservedGeneration >= o.Metadata.Generation
 }
 
-func holds(status *spec.Status, condition string) bool {
-	return slices.ContainsFunc(status.Conditions, func(c spec.Condition) bool {
-		return strings.EqualFold(c.Type, condition) && c.Status
+// holds keeps a condition of an older specification from counting.
+func holds(o *spec.Object, condition string) bool {
+	return o.Status != nil && slices.ContainsFunc(o.Status.Conditions, func(c spec.Condition) bool {
+		return strings.EqualFold(c.Type, condition) && c.Status && c.ObservedGeneration >= o.Metadata.Generation
 	})
 }
 

@@ -210,7 +210,7 @@ func (b *Backend) admit(o *spec.Object, how api.ApplyOptions) error {
 	if have != nil && how.CreateOnly {
 		return fault.New(fault.Conflict, "create "+o.Ref().String(), "it exists already").WithHint("gpuhost rm %s", o.Metadata.Name)
 	}
-	if how.IfMatch != 0 && (have == nil || have.Metadata.Generation != how.IfMatch) {
+	if read := cmp.Or(how.IfMatch, o.Metadata.Generation); read != 0 && (have == nil || have.Metadata.Generation != read) {
 		return fault.New(fault.Conflict, "write "+o.Ref().String(), "another writer was faster")
 	}
 	return nil
