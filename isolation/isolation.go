@@ -147,6 +147,10 @@ func (p Paths) Cgroup(uid spec.UID) string { return path.Join(p.CgroupRoot, stri
 // TaskCgroup is the leaf below [Paths.Cgroup] that runc makes for the task.
 func (p Paths) TaskCgroup(uid spec.UID) string { return path.Join(p.Cgroup(uid), "task") }
 
+// CanaryCgroup is the leaf's sibling, in which canaries run: below the same outer
+// program, beside the tenant's limits.
+func (p Paths) CanaryCgroup(uid spec.UID) string { return path.Join(p.Cgroup(uid), "canary") }
+
 // CgroupDir is the parent cgroup's folder in the file system.
 func (p Paths) CgroupDir(uid spec.UID) string { return path.Join(p.CgroupMount, p.Cgroup(uid)) }
 

@@ -2,8 +2,8 @@ package audit
 
 import (
 	"context"
+	"errors"
 	"maps"
-	"os"
 	"slices"
 	"time"
 
@@ -25,9 +25,10 @@ type Cgroups interface {
 	Controllers(ctx context.Context) ([]string, error)
 }
 
-// Canary tries to open nodes from inside a cgroup.
+// Canary tries to open nodes below an instance's outer program.
 type Canary interface {
-	Canary(ctx context.Context, cgroupDir string, o canary.Options) ([]canary.Result, error)
+	// Canary gives what the kernel answered; an error means that nothing was asked.
+	Canary(ctx context.Context, uid spec.UID, o canary.Options) ([]canary.Result, error)
 }
 
 // Config is what an auditor works with.
@@ -57,7 +58,8 @@ func settleAfter() []time.Duration {
 }
 
 // Audit reports every control of the task, passed or not. An error means that
-// there is no task of this lease to look at.
+// there is no task of this lease to look at, or that the canary could not run
+// while all else is as it should be: then the next audit will say.
 func (a *Auditor) Audit(ctx context.Context, lease isolation.Lease, pid int) ([]spec.Control, error) {
 	pids, err := a.config.Cgroups.Pids(ctx, lease.UID)
 	if err != nil {
@@ -70,7 +72,15 @@ func (a *Auditor) Audit(ctx context.Context, lease isolation.Lease, pid int) ([]
 	want := a.want(ctx, lease)
 	facts := a.read(ctx, want, pid)
 	a.settle(ctx, want, &facts)
-	return Judge(want, facts), nil
+	controls := Judge(want, facts)
+	if err := errors.Join(facts.Tries.Err, facts.Strangers.Err); err != nil && onlyCanaryFailed(controls) {
+		return nil, fault.Wrap(fault.Temporary, "audit instance "+string(lease.UID), err)
+	}
+	return controls, nil
+}
+
+func onlyCanaryFailed(controls []spec.Control) bool {
+	return !slices.ContainsFunc(controls, func(c spec.Control) bool { return !c.Pass && c.ID != canaryControl })
 }
 
 // settle reads again while some process of the first reading looks wrong. One that
@@ -105,7 +115,6 @@ func (a *Auditor) want(ctx context.Context, lease isolation.Lease) Want {
 		Lease:       lease,
 		Nodes:       isolation.Grant(lease, a.config.UVMMajor),
 		Controllers: Fact[[]string]{controllers, err},
-		AgentPID:    os.Getpid(),
 	}
 }
 
@@ -114,8 +123,6 @@ type Want struct {
 	Lease       isolation.Lease
 	Nodes       []isolation.Node
 	Controllers Fact[[]string]
-	// AgentPID is the parent of canaries, which are in the cgroup but no tenant's.
-	AgentPID int
 }
 
 // Fact is something read, or why it could not be.
@@ -154,7 +161,6 @@ type Namespaces map[string]string
 // Process is one process of the task.
 type Process struct {
 	PID        int
-	Parent     int
 	Name       string // the tenant's own text
 	Caps       map[string]uint64
 	NoNewPrivs string

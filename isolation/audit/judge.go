@@ -31,7 +31,7 @@ func judgements() []judgement {
 		{"I4", "no new privileges", judgeNoNewPrivs},
 		{"D1", "inner device program lets only the grant through", judgeInner},
 		{"D2", "outer device program is the agent's own", judgeOuter},
-		{"D3", "canary is refused every forbidden node", judgeCanary},
+		{canaryControl, "canary is refused every forbidden node", judgeCanary},
 		{"D4", "private nodes equal the grant", judgeNodes},
 		{"D5", "no other device node", judgeOtherDevices},
 		{"D6", "no socket of a host daemon", judgeSockets},
@@ -43,6 +43,9 @@ func judgements() []judgement {
 		{"R1", "limits in force", judgeLimits},
 	}
 }
+
+// canaryControl is the one that depends on a process of ours being able to run.
+const canaryControl = "D3"
 
 // Judge decides every control from the facts alone.
 func Judge(want Want, facts Facts) []spec.Control {
@@ -59,7 +62,7 @@ func suspects(want Want, facts Facts) map[int]bool {
 	wrong := map[int]bool{}
 	all := facts.Processes.Value
 	first := slices.DeleteFunc(slices.Clone(all), func(p Process) bool { return p.PID != facts.PID })
-	for _, p := range tenantProcesses(want, all) {
+	for _, p := range all {
 		facts.Processes.Value = append(slices.Clip(first), p)
 		if !processesPass(want, facts) {
 			wrong[p.PID] = true
@@ -109,10 +112,4 @@ func printable(text string) string {
 		}
 		return r
 	}, text)
-}
-
-// tenantProcesses leaves out the canaries: children of the agent, which no
-// process of a tenant can be.
-func tenantProcesses(want Want, all []Process) []Process {
-	return slices.DeleteFunc(slices.Clone(all), func(p Process) bool { return p.Parent == want.AgentPID })
 }

@@ -21,14 +21,14 @@ func judgeIDs(want Want, f Facts) finding {
 	return finding{expected, found, pass}
 }
 
-func judgeNamespaces(want Want, f Facts) finding {
+func judgeNamespaces(_ Want, f Facts) finding {
 	expected := strings.Join(namespaceKinds(), ", ") + " of its own, the network's owned by its user namespace"
 	for _, err := range []error{f.Host.Err, f.Peers.Err, f.Processes.Err, f.NetOwner.Err} {
 		if err != nil {
 			return unreadable(expected, err)
 		}
 	}
-	processes := tenantProcesses(want, f.Processes.Value)
+	processes := f.Processes.Value
 	var problems []string
 	for _, p := range processes {
 		problems = append(problems, sharedNamespaces(p, f.Host.Value, "the host")...)
@@ -68,12 +68,12 @@ func foreignMembers(processes []Process, f Facts) (problems []string) {
 	return problems
 }
 
-func judgeCapabilities(want Want, f Facts) finding {
+func judgeCapabilities(_ Want, f Facts) finding {
 	var names []string
 	for _, c := range permittedCaps() {
 		names = append(names, c.name)
 	}
-	return judgeProcesses("at most "+strings.Join(names, " "), want, f, func(p Process) string {
+	return judgeProcesses("at most "+strings.Join(names, " "), f, func(p Process) string {
 		for _, set := range capSets() {
 			mask, known := p.Caps[set]
 			if excess := mask &^ permittedMask(); excess != 0 || !known {
@@ -84,14 +84,14 @@ func judgeCapabilities(want Want, f Facts) finding {
 	})
 }
 
-func judgeNoNewPrivs(want Want, f Facts) finding {
-	return judgeProcesses("NoNewPrivs: 1 in every process", want, f, func(p Process) string {
+func judgeNoNewPrivs(_ Want, f Facts) finding {
+	return judgeProcesses("NoNewPrivs: 1 in every process", f, func(p Process) string {
 		return differs("NoNewPrivs", p.NoNewPrivs, "1")
 	})
 }
 
-func judgeSeccomp(want Want, f Facts) finding {
-	return judgeProcesses("Seccomp: 2 in every process", want, f, func(p Process) string {
+func judgeSeccomp(_ Want, f Facts) finding {
+	return judgeProcesses("Seccomp: 2 in every process", f, func(p Process) string {
 		return differs("Seccomp", p.Seccomp, "2")
 	})
 }
@@ -105,11 +105,11 @@ func differs(key, have, want string) string {
 
 // judgeProcesses asks one question about every process; the answer is a problem
 // or "".
-func judgeProcesses(expected string, want Want, f Facts, ask func(Process) string) finding {
+func judgeProcesses(expected string, f Facts, ask func(Process) string) finding {
 	if f.Processes.Err != nil {
 		return unreadable(expected, f.Processes.Err)
 	}
-	processes := tenantProcesses(want, f.Processes.Value)
+	processes := f.Processes.Value
 	if len(processes) == 0 {
 		return finding{expected, "no process left to look at", false}
 	}

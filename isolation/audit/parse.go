@@ -36,11 +36,6 @@ func parseStatus(text string) (Process, error) {
 		}
 		p.Caps[set] = mask
 	}
-	parent, err := strconv.Atoi(fields["PPid"])
-	if err != nil {
-		return Process{}, fmt.Errorf("read process status: PPid is %q", fields["PPid"])
-	}
-	p.Parent = parent
 	return p, nil
 }
 

@@ -20,9 +20,9 @@ const baitFolder = ".bait"
 
 var errNoCanary = errors.New("no canary to send: the warden is not configured")
 
-// tryNodes sends a canary, as host root, into the task's cgroup: file modes do not
-// stop it, so what refuses is the device programs. It tries the instance's own
-// nodes and the bait.
+// tryNodes sends a canary, as host root, below the outer program: file modes do
+// not stop it, so what refuses is that program. It tries the instance's own nodes
+// and the bait.
 func (a *Auditor) tryNodes(ctx context.Context, want Want) ([]canary.Result, error) {
 	folder, err := a.layBait()
 	if err != nil {
@@ -78,13 +78,12 @@ func (a *Auditor) send(ctx context.Context, want Want, o canary.Options) ([]cana
 	if a.config.Canary == nil {
 		return nil, errNoCanary
 	}
-	leaf := filepath.Join(a.config.Paths.CgroupMount, a.config.Paths.TaskCgroup(want.Lease.UID))
-	results, err := a.config.Canary.Canary(ctx, leaf, o)
+	results, err := a.config.Canary.Canary(ctx, want.Lease.UID, o)
 	if err != nil {
 		return nil, err
 	}
 	for _, n := range o.Nodes {
-		if !slices.ContainsFunc(results, func(r canary.Result) bool { return r.Op == canary.OpOpen && r.Path == n.Path }) {
+		if !slices.ContainsFunc(results, func(r canary.Result) bool { return r.Path == n.Path }) {
 			return nil, fmt.Errorf("canary did not answer for %s", n.Path)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gpuhost/gpuhost/agent/spec"
 	"github.com/gpuhost/gpuhost/isolation"
 	"github.com/gpuhost/gpuhost/isolation/warden/canary"
 )
@@ -15,11 +16,11 @@ import (
 // lateCanary finds nothing where the nodes should be, once before has happened.
 type lateCanary func()
 
-func (before lateCanary) Canary(_ context.Context, _ string, o canary.Options) ([]canary.Result, error) {
+func (before lateCanary) Canary(_ context.Context, _ spec.UID, o canary.Options) ([]canary.Result, error) {
 	before()
 	var out []canary.Result
 	for _, n := range o.Nodes {
-		out = append(out, canary.Result{Op: canary.OpOpen, Path: n.Path, Major: n.Major, Minor: n.Minor, Errno: unix.ENOENT})
+		out = append(out, canary.Result{Path: n.Path, Major: n.Major, Minor: n.Minor, Errno: unix.ENOENT})
 	}
 	return out, nil
 }

@@ -135,11 +135,10 @@ func (v *task) attach(dir string) {
 	}))
 }
 
-// joinHostProcess leaves a process of host root in the task's cgroup. Its parent
-// is not the agent, or it would pass for a canary.
+// joinHostProcess leaves a process of host root in the task's cgroup.
 func (v *task) joinHostProcess() {
 	v.t.Helper()
-	leaf, err := v.tree.OpenLeaf(v.lease.UID)
+	leaf, err := os.Open(filepath.Join(v.paths.CgroupMount, v.paths.TaskCgroup(v.lease.UID)))
 	v.must(err)
 	defer leaf.Close()
 	cmd := exec.Command("/bin/busybox", "sh", "-c", "sleep 60 & echo $!")

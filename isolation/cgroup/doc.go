@@ -11,7 +11,8 @@
 //
 //	/gpuhost-<hostid>        ours; controllers enabled for the children
 //	└── <uid>                the parent: carries the outer device program
-//	    └── task             runc's leaf: carries runc's own ("inner") program
+//	    ├── task             runc's leaf: carries runc's own ("inner") program
+//	    └── canary           where the audit tries nodes, apart from the task's limits
 //
 // The kernel asks every program from the leaf up to the root, and one refusal
 // is enough. So the outer program takes away what runc adds to the inner one

@@ -323,6 +323,33 @@ func TestKillWaitsForTheLast(t *testing.T) {
 	}
 }
 
+// What a canary or a killed agent left below the parent goes with it, and is no
+// process of the instance.
+func TestRemoveTakesTheCanarysCgroup(t *testing.T) {
+	tree, paths := newTree(t)
+	l := lease("aaaaaaaa")
+	tenant := startOpener(t, withLeaf(t, tree, paths, l))
+	aside := filepath.Join(paths.CgroupMount, paths.CanaryCgroup(l.UID))
+	if err := os.Mkdir(aside, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	canary := startOpener(t, aside)
+	pids, err := tree.Pids(t.Context(), l.UID)
+	if diff := cmp.Diff([]int{tenant.cmd.Process.Pid}, pids); err != nil || diff != "" {
+		t.Errorf("Pids: %v (-want +got):\n%s", err, diff)
+	}
+	if err := tree.Kill(t.Context(), l.UID); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = tenant.cmd.Process.Wait()
+	if _, err := canary.cmd.Process.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.Remove(t.Context(), l.UID); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestSurvivorsAreNamed(t *testing.T) {
 	comm, err := os.ReadFile("/proc/self/comm")
 	if err != nil {

@@ -158,12 +158,6 @@ func (t *Tree) Outer(_ context.Context, uid spec.UID) ([]Attached, error) {
 	return attached(dir, 0)
 }
 
-// OpenLeaf opens the task's leaf, for starting a process inside it
-// (syscall.SysProcAttr.CgroupFD).
-func (t *Tree) OpenLeaf(uid spec.UID) (*os.File, error) {
-	return os.Open(t.leaf(uid))
-}
-
 func (t *Tree) leaf(uid spec.UID) string {
 	return filepath.Join(t.paths.CgroupMount, t.paths.TaskCgroup(uid))
 }
@@ -244,13 +238,15 @@ func removeTree(dir string) error {
 	return nil
 }
 
-// Pids lists the processes of an instance: of the leaf and all below the parent.
+// Pids lists the processes of an instance: of the leaf and all below the parent
+// but the agent's own canary.
 func (t *Tree) Pids(_ context.Context, uid spec.UID) ([]int, error) {
-	return pids(t.paths.CgroupDir(uid))
+	return pids(t.paths.CgroupDir(uid), filepath.Join(t.paths.CgroupMount, t.paths.CanaryCgroup(uid)))
 }
 
-// pids walks the subtree; one that vanishes meanwhile holds nobody.
-func pids(dir string) ([]int, error) {
+// pids walks the subtree, passing over the folders but; one that vanishes
+// meanwhile holds nobody.
+func pids(dir string, but ...string) ([]int, error) {
 	own, err := readPids(filepath.Join(dir, "cgroup.procs"))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
 		return nil, nil
@@ -263,10 +259,11 @@ func pids(dir string) ([]int, error) {
 		return nil, fmt.Errorf("list %s: %w", dir, err)
 	}
 	for _, e := range entries {
-		if !e.IsDir() {
+		child := filepath.Join(dir, e.Name())
+		if !e.IsDir() || slices.Contains(but, child) {
 			continue
 		}
-		below, err := pids(filepath.Join(dir, e.Name()))
+		below, err := pids(child, but...)
 		if err != nil {
 			return nil, err
 		}

@@ -83,7 +83,6 @@ func canaryMain(args []string) int {
 	var o probe.Options
 	flags.Var(&o.Nodes, "node", "`path:major:minor` to try; repeated")
 	flags.IntVar(&o.UID, "uid", 0, "user to try as")
-	flags.StringVar(&o.Scratch, "scratch", "", "`folder` to make nodes in; empty makes none")
 	_ = flags.Parse(args)
 	if err := probe.Run(o, os.Stdout); err != nil {
 		return complain(err)

@@ -1,11 +1,12 @@
 // Package canary is the agent's side of `warden canary`: the arguments to start
-// it with and what its output means. isolation/warden/launch runs it inside a
-// cgroup.
+// it with and what its output means. isolation/warden/launch runs it in a cgroup
+// beside the task's.
 package canary
 
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -18,15 +19,9 @@ type Node struct {
 	Major, Minor uint32
 }
 
-// The things a canary tries.
-const (
-	OpOpen  = "open"  // open for reading and writing
-	OpMknod = "mknod" // make the node, because its path does not exist
-)
-
-// Result is what one try came to. Errno 0 is success.
+// Result is what opening one node for reading and writing came to. Errno 0 is
+// success.
 type Result struct {
-	Op    string        `json:"op"`
 	Path  string        `json:"path"`
 	Major uint32        `json:"major"`
 	Minor uint32        `json:"minor"`
@@ -41,16 +36,11 @@ func (r Result) Denied() bool { return r.Errno == syscall.EPERM }
 type Options struct {
 	Nodes []Node
 	UID   int // user to try as; 0 stays root
-	// Scratch is a folder for nodes whose path does not exist; empty tries no mknod.
-	Scratch string
 }
 
 // Args are the arguments of the warden binary.
 func (o Options) Args() []string {
 	args := []string{"canary", "--uid", strconv.Itoa(o.UID)}
-	if o.Scratch != "" {
-		args = append(args, "--scratch", o.Scratch)
-	}
 	for _, n := range o.Nodes {
 		args = append(args, "--node", fmt.Sprintf("%s:%d:%d", n.Path, n.Major, n.Minor))
 	}
@@ -67,8 +57,8 @@ func Parse(output io.Reader) ([]Result, error) {
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
 			return nil, fmt.Errorf("read canary: %w", err)
 		}
-		if r.Op != OpOpen && r.Op != OpMknod {
-			return nil, fmt.Errorf("read canary: unknown try %q", r.Op)
+		if r.Path == "" {
+			return nil, errors.New("read canary: an answer names no node")
 		}
 		results = append(results, r)
 	}

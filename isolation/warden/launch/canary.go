@@ -3,21 +3,65 @@ package launch
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/agent/spec"
 	"github.com/gpuhost/gpuhost/isolation/warden/canary"
 )
 
-// Canary tries nodes from inside the cgroup at the folder cgroupDir, as host
-// root or another user, and reports what the kernel answered.
-func (l *Launcher) Canary(ctx context.Context, cgroupDir string, o canary.Options) ([]canary.Result, error) {
-	fd, err := unix.Open(cgroupDir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+// canaryWait bounds one canary: its opens answer at once unless a driver hangs.
+const canaryWait = 10 * time.Second
+
+// Canary tries nodes, as host root or another user, in a cgroup beside the
+// instance's task: the outer program is asked there too, and no limit of the
+// tenant's holds. Inside them a tenant that has used up its processes would refuse
+// the canary, and one that has used up its memory would be killed by it. The
+// cgroup stays for the next one and goes with the instance's.
+//
+// Canaries of one instance run one after the other. An error means that none ran
+// to its end, which says nothing about what the kernel would have answered.
+func (l *Launcher) Canary(ctx context.Context, uid spec.UID, o canary.Options) ([]canary.Result, error) {
+	results, err := l.canaryInTime(ctx, uid, o)
+	return results, fault.Wrap(fault.Temporary, "run canary of instance "+string(uid), err)
+}
+
+// canaryInTime leaves a canary that does not end to its fate: one that hangs in a
+// driver does not hear SIGKILL, and the audits of all others wait behind it.
+func (l *Launcher) canaryInTime(ctx context.Context, uid spec.UID, o canary.Options) ([]canary.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, canaryWait)
+	defer cancel()
+	type answer struct {
+		results []canary.Result
+		err     error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		results, err := l.canary(ctx, uid, o)
+		answers <- answer{results, err}
+	}()
+	select {
+	case a := <-answers:
+		return a.results, a.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("await its end: %w", ctx.Err())
+	}
+}
+
+func (l *Launcher) canary(ctx context.Context, uid spec.UID, o canary.Options) ([]canary.Result, error) {
+	fd, err := l.openCanaryCgroup(uid)
 	if err != nil {
-		return nil, fmt.Errorf("open cgroup %s: %w", cgroupDir, err)
+		return nil, err
 	}
 	defer unix.Close(fd)
 	cmd := exec.CommandContext(ctx, l.config.Paths.Warden, o.Args()...)
@@ -27,7 +71,29 @@ func (l *Launcher) Canary(ctx context.Context, cgroupDir string, o canary.Option
 	cmd.Stderr = &complaint
 	output, err := cmd.Output()
 	if err != nil {
-		return nil, fmt.Errorf("run canary: %w: %s", err, bytes.TrimSpace(complaint.Bytes()))
+		return nil, fmt.Errorf("%w: %s", err, bytes.TrimSpace(complaint.Bytes()))
 	}
 	return canary.Parse(bytes.NewReader(output))
+}
+
+// openCanaryCgroup makes the cgroup where it is missing; an instance without a
+// parent cgroup has none. It refuses a second canary beside one that hangs, or
+// every audit would leave one more behind.
+func (l *Launcher) openCanaryCgroup(uid spec.UID) (int, error) {
+	dir := filepath.Join(l.config.Paths.CgroupMount, l.config.Paths.CanaryCgroup(uid))
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return -1, fmt.Errorf("make cgroup: %w", err)
+	}
+	pids, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if err != nil {
+		return -1, fmt.Errorf("look for an earlier canary: %w", err)
+	}
+	if len(pids) > 0 {
+		return -1, fmt.Errorf("process %s, an earlier canary, has not ended", strings.Join(strings.Fields(string(pids)), ", "))
+	}
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open cgroup: %w", err)
+	}
+	return fd, nil
 }

@@ -1,5 +1,5 @@
-// Package probe is `warden canary`: it asks the kernel, from inside a tenant's
-// cgroup, what a tenant's device programs let through, by trying.
+// Package probe is `warden canary`: it asks the kernel, from below a tenant's
+// device program, what that lets through, by trying.
 //
 // It prints one JSON line a try. A node is opened and closed at once; nothing is
 // read, written or configured. Neighbours: isolation/warden/canary reads the
@@ -10,8 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -23,9 +21,6 @@ import (
 type Options struct {
 	Nodes Nodes
 	UID   int // user to try as; 0 stays
-	// Scratch is a folder on a file system that takes device nodes. A node whose
-	// path does not exist is made and opened there; that mknod is a try of its own.
-	Scratch string
 }
 
 // Node is a device and where it would lie.
@@ -68,11 +63,9 @@ func Run(o Options, out io.Writer) error {
 			return err
 		}
 	}
-	for i, node := range o.Nodes {
-		for _, try := range o.try(node, i) {
-			if _, err := out.Write(try.append(nil)); err != nil {
-				return fmt.Errorf("print try: %w", err)
-			}
+	for _, node := range o.Nodes {
+		if _, err := out.Write(node.append(nil, node.try())); err != nil {
+			return fmt.Errorf("print try: %w", err)
 		}
 	}
 	return nil
@@ -91,48 +84,23 @@ func become(uid int) error {
 	return nil
 }
 
-// attempt is one thing tried.
-type attempt struct {
-	node  Node
-	op    string
-	errno unix.Errno
-}
-
-// try opens the node where it lies, or makes it and opens it.
-func (o Options) try(node Node, i int) []attempt {
+// try opens the node. Another file in its place would answer for the wrong
+// device: ENODEV says that the node was not tried.
+func (n Node) try() unix.Errno {
 	var st unix.Stat_t
-	there := unix.Stat(node.Path, &st) == nil
-	if there && !isDevice(st, node) {
-		return []attempt{{node, "open", unix.ENODEV}}
+	if unix.Stat(n.Path, &st) == nil && !isDevice(st, n) {
+		return unix.ENODEV
 	}
-	if there || o.Scratch == "" {
-		return []attempt{{node, "open", openNode(node.Path)}}
+	fd, err := unix.Open(n.Path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		unix.Close(fd)
 	}
-	made := filepath.Join(o.Scratch, "node"+strconv.Itoa(os.Getpid())+"-"+strconv.Itoa(i))
-	errno := mknod(made, node)
-	tries := []attempt{{node, "mknod", errno}}
-	if errno != 0 {
-		return tries
-	}
-	defer unix.Unlink(made)
-	return append(tries, attempt{node, "open", openNode(made)})
+	return errnoOf(err)
 }
 
 func isDevice(st unix.Stat_t, node Node) bool {
 	kind := st.Mode & unix.S_IFMT
 	return (kind == unix.S_IFCHR || kind == unix.S_IFBLK) && st.Rdev == unix.Mkdev(node.Major, node.Minor)
-}
-
-func mknod(path string, node Node) unix.Errno {
-	return errnoOf(unix.Mknod(path, unix.S_IFCHR|0o600, int(unix.Mkdev(node.Major, node.Minor))))
-}
-
-func openNode(path string) unix.Errno {
-	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err == nil {
-		unix.Close(fd)
-	}
-	return errnoOf(err)
 }
 
 func errnoOf(err error) unix.Errno {
@@ -143,15 +111,15 @@ func errnoOf(err error) unix.Errno {
 	return unix.EIO
 }
 
-func (a attempt) append(dst []byte) []byte {
-	dst = append(dst, `{"op":"`+a.op+`","path":`...)
-	dst = appendJSON(dst, a.node.Path)
+func (n Node) append(dst []byte, errno unix.Errno) []byte {
+	dst = append(dst, `{"path":`...)
+	dst = appendJSON(dst, n.Path)
 	dst = append(dst, `,"major":`...)
-	dst = strconv.AppendUint(dst, uint64(a.node.Major), 10)
+	dst = strconv.AppendUint(dst, uint64(n.Major), 10)
 	dst = append(dst, `,"minor":`...)
-	dst = strconv.AppendUint(dst, uint64(a.node.Minor), 10)
+	dst = strconv.AppendUint(dst, uint64(n.Minor), 10)
 	dst = append(dst, `,"errno":`...)
-	dst = strconv.AppendUint(dst, uint64(a.errno), 10)
+	dst = strconv.AppendUint(dst, uint64(errno), 10)
 	return append(dst, "}\n"...)
 }
 
