@@ -91,7 +91,7 @@ func (s Images) Import(ctx context.Context, _ api.Caller, r api.ImportRequest, a
 	if r.Tenant == "" {
 		return nil, fault.New(fault.Invalid, "import image", "no tenant is named")
 	}
-	imported, err := s.Runtime.ImportImage(ctx, r.Tenant, r.Name, archive)
+	imported, err := s.Runtime.ImportImage(ctx, r.Tenant, r.Name, r.Size, archive)
 	if err != nil {
 		return nil, err
 	}

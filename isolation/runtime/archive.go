@@ -55,14 +55,43 @@ func openRegular(file string) (_ *os.File, size int64, err error) {
 	return f, stat.Size, err
 }
 
-// ImportImage imports an OCI or docker archive into the tenant's store under
-// ref and unpacks it.
-func (c *Client) ImportImage(ctx context.Context, tenant, ref string, r io.Reader) (isolation.Image, error) {
+// ImportImage imports an OCI or docker archive of size bytes, negative where that
+// is not known, into the tenant's store under ref and unpacks it.
+func (c *Client) ImportImage(ctx context.Context, tenant, ref string, size int64, r io.Reader) (isolation.Image, error) {
 	name, _, err := imageName(ref)
 	if err != nil {
 		return isolation.Image{}, err
 	}
-	return c.importReader(ctx, tenant, name, r)
+	what := "import image " + name
+	if err := c.fits(what, size); err != nil {
+		return isolation.Image{}, err
+	}
+	return c.importReader(ctx, tenant, name, &wary{Reader: r, fits: func(need int64) error { return c.fits(what, need) }})
+}
+
+// waryStep is how far a reader goes between two looks at the disk, and what it
+// leaves free there.
+const waryStep = 16 << 20
+
+// wary reads what is written to the disk and stops before that is full: the length
+// of a stream is known at its end, and others write too.
+type wary struct {
+	io.Reader
+	fits func(need int64) error
+	left int64 // bytes until the next look
+}
+
+// Read implements io.Reader.
+func (w *wary) Read(b []byte) (int, error) {
+	if w.left <= 0 {
+		if err := w.fits(waryStep); err != nil {
+			return 0, err
+		}
+		w.left = waryStep
+	}
+	n, err := w.Reader.Read(b)
+	w.left -= int64(n)
+	return n, err
 }
 
 func (c *Client) importReader(ctx context.Context, tenant, name string, r io.Reader) (_ isolation.Image, err error) {
@@ -74,6 +103,9 @@ func (c *Client) importReader(ctx context.Context, tenant, name string, r io.Rea
 	defer func() { release(err) }()
 	store := c.containerd.ContentStore()
 	index, err := archive.ImportIndex(ctx, store, r)
+	if fault.Is(err, fault.Exhausted) {
+		return isolation.Image{}, err
+	}
 	if err != nil {
 		return isolation.Image{}, unpackFault(what, fmt.Errorf("not a complete image archive: %w", err))
 	}

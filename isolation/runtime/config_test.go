@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"flag"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -138,6 +139,37 @@ func TestSpaceIsCheckedBeforehand(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+func TestAnImportThatCannotFitIsNotRead(t *testing.T) {
+	c := &Client{config: Config{Root: t.TempDir()}}
+	archive := strings.NewReader("archive")
+	_, err := c.ImportImage(t.Context(), "acme", "lab:1", 1<<60, archive)
+	if !fault.Is(err, fault.Exhausted) || !strings.Contains(err.Error(), "are missing") {
+		t.Errorf("error %v", err)
+	}
+	if archive.Len() != len("archive") {
+		t.Error("it was read")
+	}
+}
+
+func TestAnImportOfUnknownLengthStopsBeforeTheDiskIsFull(t *testing.T) {
+	looks := 0
+	full := fault.New(fault.Exhausted, "import image", "the disk is full")
+	endless := &wary{Reader: zeros{}, fits: func(need int64) error {
+		if looks++; looks > 3 {
+			return full
+		}
+		return nil
+	}}
+	n, err := io.Copy(io.Discard, endless)
+	if err != error(full) || n != 3*waryStep {
+		t.Errorf("%d bytes, error %v", n, err)
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { return len(b), nil }
 
 func TestMeterReportsTheLastByte(t *testing.T) {
 	var last plan.Progress
