@@ -89,7 +89,11 @@ func (l *Loop) toRoom(ctx context.Context, step plan.Step, vpc spec.UID, report 
 			return l.proveGuard(ctx, step, report)
 		}
 		return l.lanes.with(ctx, vpcLane+string(vpc), func(ctx context.Context) error {
-			return l.Network.Apply(ctx, step, report)
+			err := l.Network.Apply(ctx, step, report)
+			if err != nil {
+				l.lanes.disturb(vpcLane + string(vpc)) // what it left half-way is seen by the next look
+			}
+			return err
 		})
 	default:
 		return fault.New(fault.Internal, string(step.ID), "no room is called %q", step.Room)

@@ -61,8 +61,15 @@ func (l *Loop) auditHeld(ctx context.Context, uid spec.UID, read AuditRead) ([]s
 		return nil, err
 	}
 	w.claims = l.drafting()
-	v, err := l.look(ctx, o, w)
-	if err != nil || v.decision.want != isolation.WantRunning || !v.have.Running() {
+	gpus, err := l.Drivers.Observe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	v, err := l.intend(ctx, o, w, gpus)
+	if err != nil || v.decision.want != isolation.WantRunning {
+		return nil, err
+	}
+	if err := l.observe(ctx, v, w); err != nil || v.decision.want != isolation.WantRunning || !v.have.Running() {
 		return nil, err
 	}
 	controls, err := read(ctx, Audited{Object: o, Lease: v.lease})

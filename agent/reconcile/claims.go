@@ -8,8 +8,6 @@ import (
 
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
-	"github.com/gpuhost/gpuhost/drivers"
-	"github.com/gpuhost/gpuhost/drivers/gpu"
 	"github.com/gpuhost/gpuhost/isolation"
 )
 
@@ -52,19 +50,30 @@ func (c *claimer) taken(pool string) (map[string]spec.UID, error) {
 	return all, nil
 }
 
+// valueOf is what owner has of a pool, drafts included.
+func (c *claimer) valueOf(pool string, owner spec.UID) (string, bool) {
+	if value, has := c.loop.Store.ClaimOf(pool, owner); has {
+		return value, true
+	}
+	for value, who := range c.drafts[pool] {
+		if who == owner {
+			return value, true
+		}
+	}
+	return "", false
+}
+
 // claim gives owner's value of the pool, choosing one with pick if it has none.
 // Another lane's claim in between shows as a conflict and is answered by
 // choosing again.
 func (c *claimer) claim(ctx context.Context, pool string, owner spec.UID, pick func(taken func(string) bool) (string, error)) (string, error) {
 	for {
+		if value, has := c.valueOf(pool, owner); has {
+			return value, nil
+		}
 		claims, err := c.taken(pool)
 		if err != nil {
 			return "", err
-		}
-		for value, who := range claims {
-			if who == owner {
-				return value, nil
-			}
 		}
 		value, err := pick(func(v string) bool { _, taken := claims[v]; return taken })
 		if err != nil {
@@ -126,16 +135,11 @@ func (c *claimer) addressFor(ctx context.Context, v *view) (netip.Addr, error) {
 	if v.decision.keeps() {
 		return c.address(ctx, v.object, v.at)
 	}
-	claims, err := c.taken(poolAddresses(v.at.vpc.Metadata.UID))
-	if err != nil {
-		return netip.Addr{}, err
+	value, has := c.valueOf(poolAddresses(v.at.vpc.Metadata.UID), v.object.Metadata.UID)
+	if !has {
+		return netip.Addr{}, nil
 	}
-	for value, owner := range claims {
-		if owner == v.object.Metadata.UID {
-			return netip.ParseAddr(value)
-		}
-	}
-	return netip.Addr{}, nil
+	return netip.ParseAddr(value)
 }
 
 func askedAddress(ref spec.Ref, asked string, subnet netip.Prefix, taken func(string) bool) (string, error) {
@@ -188,28 +192,4 @@ func placeOf(o *spec.Object, find func(spec.Ref) (*spec.Object, error)) (place, 
 func (l *Loop) vpcObject(o *spec.Object) (*spec.Object, error) {
 	at, err := placeOf(o, l.Store.Get)
 	return at.vpc, err
-}
-
-// world is what a lane decides from: the objects that are desired, who holds a
-// place, and how choices are made. A preview has a world that is not stored.
-type world struct {
-	objects []*spec.Object
-	held    map[spec.UID]bool
-	claims  *claimer
-	// promised are the GPUs that a preview has given out already.
-	promised map[gpu.UUID]drivers.Entry
-}
-
-func (l *Loop) world() (world, error) {
-	objects, err := l.Store.All()
-	return world{objects: objects, held: l.holders(), claims: l.committing()}, err
-}
-
-func (w world) find(ref spec.Ref) (*spec.Object, error) {
-	for _, o := range w.objects {
-		if o.Ref() == ref {
-			return o, nil
-		}
-	}
-	return nil, fault.New(fault.NotFound, "find "+ref.String(), "there is none").WithHint("gpuhost get %s", ref.Kind.Plural())
 }

@@ -31,6 +31,7 @@ type pretend struct {
 	started    []spec.UID // every start, in order
 	log        []plan.ID
 	fail       map[plan.ID]error // one failure for each
+	looked     int               // observations of instances and VPCs
 	// slow is called while a step is under way, if it is set.
 	slow func(ctx context.Context, s plan.Step) error
 }
@@ -55,6 +56,7 @@ type fakeIsolation struct{ *pretend }
 func (f fakeIsolation) Observe(_ context.Context, lease isolation.Lease) (isolation.Have, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.looked++
 	have := isolation.Have{Nodes: isolation.NodesState{Complete: len(lease.GPUs) == 0}}
 	if c := f.containers[lease.UID]; c != nil {
 		have = *c
@@ -165,6 +167,7 @@ func (f fakeNetwork) Prove(context.Context, network.VPC, spec.UID) ([]spec.Contr
 func (f fakeNetwork) Observe(_ context.Context, vpc spec.UID) (network.Have, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.looked++
 	r := f.routers[vpc]
 	if r == nil {
 		return network.Have{}, nil

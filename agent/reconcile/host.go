@@ -89,8 +89,8 @@ func (l *Loop) sweepInstance(ctx context.Context, uid spec.UID, tenant string) e
 		if err := l.apply(ctx, isolation.Plan(lease, have, l.Now()), "", l.changes.silent()); err != nil {
 			return err
 		}
+		l.hold(uid, false)
 		l.mu.Lock()
-		delete(l.held, uid)
 		delete(l.strange, uid)
 		l.mu.Unlock()
 		l.lanes.trigger(laneGPUs)

@@ -23,6 +23,7 @@ const replans = 5
 func (l *Loop) instance(ctx context.Context, uid spec.UID) (time.Duration, error) {
 	waited := false
 	for try := 1; ; try++ {
+		asked := l.lanes.begin(instanceLane + string(uid))
 		change := l.changes.current(uid)
 		o, err := l.Store.GetUID(uid)
 		if fault.Is(err, fault.NotFound) {
@@ -35,9 +36,14 @@ func (l *Loop) instance(ctx context.Context, uid spec.UID) (time.Duration, error
 		rec := l.changes.recorderOf(o, change)
 		view, err := l.converge(ctx, o, rec)
 		again := fault.Is(err, fault.Conflict) || l.handedOver(ctx, &waited, err)
-		if !again || try == replans {
-			return l.settle(ctx, o, view, rec, err)
+		if again && try < replans {
+			continue
 		}
+		pause, failed := l.settle(ctx, o, view, rec, err)
+		if err == nil && failed == nil && pause == 0 && view.done {
+			l.lanes.rest(instanceLane+string(uid), asked)
+		}
+		return pause, failed
 	}
 }
 
@@ -46,10 +52,11 @@ func (l *Loop) instance(ctx context.Context, uid spec.UID) (time.Duration, error
 func (l *Loop) forgetInstance(uid spec.UID) {
 	l.changes.gone(uid)
 	l.mu.Lock()
-	if !l.strange[uid] {
-		delete(l.held, uid)
-	}
+	strange := l.strange[uid]
 	l.mu.Unlock()
+	if !strange {
+		l.hold(uid, false)
+	}
 	l.lanes.forget(instanceLane + string(uid))
 }
 
@@ -78,18 +85,18 @@ type view struct {
 	vpc      network.VPC // filled where the instance has a place in it
 	end      network.Endpoint
 	net      network.Have
+	done     bool // nothing was left to do when it was looked at
 }
 
 // converge observes, plans and applies once, and observes again.
 func (l *Loop) converge(ctx context.Context, o *spec.Object, rec *recorder) (*view, error) {
+	if err := l.takePlace(ctx, o); err != nil {
+		return nil, err
+	}
 	w, err := l.world()
 	if err != nil {
 		return nil, err
 	}
-	if err := l.takePlace(ctx, o); err != nil {
-		return nil, err
-	}
-	w.held = l.holders()
 	v, err := l.look(ctx, o, w)
 	if err != nil {
 		return v, err
@@ -100,13 +107,8 @@ func (l *Loop) converge(ctx context.Context, o *spec.Object, rec *recorder) (*vi
 	if err := l.beginRun(v); err != nil {
 		return v, err
 	}
-	if v.decision.keeps() {
-		if err := l.guard(ctx, v, rec); err != nil {
-			return v, err
-		}
-	}
-	p, err := v.plan(l.Network, l.Now())
-	if err != nil || p.Empty() {
+	p, err := l.planGuarded(ctx, v, rec)
+	if v.done = p.Empty(); err != nil || v.done {
 		return v, err
 	}
 	l.phase(v, p)
@@ -116,7 +118,32 @@ func (l *Loop) converge(ctx context.Context, o *spec.Object, rec *recorder) (*vi
 	if len(heldBy(v.gpus, o.Metadata.UID)) > instanceOf(o).GPUs.Count {
 		l.lanes.trigger(laneGPUs) // those it gave back are on their way
 	}
-	return l.look(ctx, o, w)
+	after, err := l.look(ctx, o, w)
+	if err != nil {
+		return after, err
+	}
+	after.vpc = v.vpc
+	left, err := after.plan(l.Network, l.Now())
+	after.done = err == nil && left.Empty()
+	return after, nil // what is left is the next run's
+}
+
+// planGuarded plans an instance once its rules are in force. Where nothing is to
+// be done to it, and nothing was asked of its VPC since that was as it should be,
+// the VPC's own lane is enough.
+func (l *Loop) planGuarded(ctx context.Context, v *view, rec *recorder) (plan.Plan, error) {
+	if !v.decision.keeps() {
+		return v.plan(l.Network, l.Now())
+	}
+	if l.lanes.atRest(vpcLane + string(v.at.vpc.Metadata.UID)) {
+		if p, err := v.plan(l.Network, l.Now()); err != nil || p.Empty() {
+			return p, err
+		}
+	}
+	if err := l.guard(ctx, v, rec); err != nil {
+		return plan.Plan{}, err
+	}
+	return v.plan(l.Network, l.Now())
 }
 
 // takePlace makes an instance that is to run keep its GPUs before its ledger is
@@ -130,6 +157,9 @@ func (l *Loop) takePlace(ctx context.Context, o *spec.Object) error {
 	}
 	return l.lanes.with(ctx, laneGPUs, func(context.Context) error {
 		l.hold(uid, true)
+		if vpc, err := l.vpcObject(o); err == nil {
+			l.lanes.disturb(vpcLane + string(vpc.Metadata.UID)) // it holds one more from now on
+		}
 		return nil
 	})
 }
@@ -160,39 +190,50 @@ func (l *Loop) beginRun(v *view) error {
 	return l.Store.UpdateRecord(v.object.Metadata.UID, func(r *store.Record) { r.EndedRun, r.Restarts = "", restarts })
 }
 
-// look reads what is remembered of an instance and what is there of it. In a
-// preview's world it changes nothing at all.
+// look reads what is remembered of an instance and what is there of it.
 func (l *Loop) look(ctx context.Context, o *spec.Object, w world) (*view, error) {
-	v := &view{object: o}
-	var err error
-	if v.record, err = l.Store.Record(o.Metadata.UID); err != nil {
+	gpus, err := l.Drivers.Observe(ctx)
+	if err != nil {
 		return nil, err
 	}
-	v.decision = decide(o, v.record, l.Now())
-	if v.decision.want == isolation.WantRunning && v.record.FencedRun == runOf(o) {
-		v.decision = decision{want: isolation.WantFenced, why: "an isolation control failed; gpuhost restart lets it run anew"}
-	}
-	if err := l.place(ctx, v, w); err != nil {
-		return nil, err
-	}
-	if v.gpus, err = l.Drivers.Observe(ctx); err != nil {
-		return nil, err
-	}
-	if !w.claims.commits() {
-		// A GPU in hand-over will be free: the lane waits for it, a preview need not.
-		v.gpus.Entries = promised(v.gpus, w.held)
-		maps.Copy(v.gpus.Entries, w.promised)
-	}
-	if err := l.grant(v); err != nil {
-		return nil, err
-	}
-	if v.have, err = l.Isolation.Observe(ctx, v.lease); err != nil {
+	v, err := l.intend(ctx, o, w, gpus)
+	if err != nil {
 		return nil, err
 	}
 	if v.net, err = l.Network.Observe(ctx, v.at.vpc.Metadata.UID); err != nil {
 		return nil, err
 	}
-	return v, l.noteExit(v, w.claims.commits())
+	return v, l.observe(ctx, v, w)
+}
+
+// intend says what an instance should be, from what is stored and these GPUs. In
+// a preview's world it changes nothing at all.
+func (l *Loop) intend(ctx context.Context, o *spec.Object, w world, gpus drivers.Have) (*view, error) {
+	v := &view{object: o, gpus: gpus}
+	var err error
+	if v.record, err = l.Store.Record(o.Metadata.UID); err != nil {
+		return nil, err
+	}
+	v.decision = decide(o, v.record, l.Now())
+	if v.decision.want == isolation.WantRunning && v.record.FencedRun != "" && v.record.FencedRun == runOf(o) {
+		v.decision = decision{want: isolation.WantFenced, why: "an isolation control failed; gpuhost restart lets it run anew"}
+	}
+	if err := l.place(ctx, v, w); err != nil {
+		return nil, err
+	}
+	if !w.claims.commits() {
+		v.gpus.Entries = w.entriesFor(o.Metadata.UID, gpus)
+	}
+	return v, l.grant(v)
+}
+
+// observe reads what there is of an instance, and notes its end in a world that
+// is real.
+func (l *Loop) observe(ctx context.Context, v *view, w world) (err error) {
+	if v.have, err = l.Isolation.Observe(ctx, v.lease); err != nil {
+		return err
+	}
+	return l.noteExit(v, w.claims.commits())
 }
 
 // place finds where the instance lives and what it owns there.

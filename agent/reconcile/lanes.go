@@ -28,6 +28,7 @@ type lanes struct {
 
 	mu    sync.Mutex
 	lane  map[string]*lane
+	asked uint64          // counts what is asked of all lanes
 	ctx   context.Context // set by run; nil before and a cancelled one after
 	group sync.WaitGroup
 }
@@ -41,6 +42,8 @@ type lane struct {
 	gone    bool // to be dropped at rest
 	timer   *time.Timer
 	failing int
+	asked   uint64 // when something was asked of it last
+	rested  uint64 // what it was asked when it came to rest; 0 while it is not at rest
 }
 
 func newLanes(log *slog.Logger, w work) *lanes {
@@ -66,6 +69,7 @@ func (l *lanes) trigger(key string) {
 	defer l.mu.Unlock()
 	ln := l.getLocked(key)
 	ln.pending = true
+	l.askLocked(ln)
 	l.wakeLocked(key, ln)
 }
 
@@ -73,6 +77,7 @@ func (l *lanes) getLocked(key string) *lane {
 	ln := l.lane[key]
 	if ln == nil {
 		ln = &lane{lock: make(chan struct{}, 1)}
+		l.askLocked(ln)
 		l.lane[key] = ln
 	}
 	return ln

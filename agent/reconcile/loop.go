@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -56,7 +57,9 @@ type Loop struct {
 	admit sync.Mutex
 
 	mu       sync.Mutex
-	held     map[spec.UID]bool   // instances that keep their GPUs and their place in the network
+	held     map[spec.UID]bool // instances that keep their GPUs and their place in the network; replaced, never changed
+	places   uint64            // counts changes of held
+	memory   memory
 	suspects map[spec.UID]string // to the run in which an audit failed
 	strange  map[spec.UID]bool   // found on the host at the start and not stored
 	beat     time.Time           // of the pulse
@@ -106,12 +109,14 @@ func (l *Loop) Recover(ctx context.Context) error {
 	if err != nil {
 		l.Log.Warn("not everything that carries the host's mark could be listed", "error", err) // containerd is not up yet
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	for uid := range marked.Instances {
-		if !l.held[uid] {
-			l.held[uid], l.strange[uid] = true, true
+		if l.holds(uid) {
+			continue
 		}
+		l.mu.Lock()
+		l.strange[uid] = true
+		l.mu.Unlock()
+		l.hold(uid, true)
 	}
 	return nil
 }
@@ -123,32 +128,70 @@ func (l *Loop) strangers() bool {
 	return len(l.strange) > 0
 }
 
+// resync asks every lane in turn, evenly over the interval: a burst of looks is
+// felt by tenants.
 func (l *Loop) resync(ctx context.Context) {
-	tick := time.NewTicker(resync)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			l.TriggerAll()
+	for ctx.Err() == nil {
+		keys := append(l.objectLanes(), laneGPUs, laneHost, laneSweep)
+		begin := l.Now()
+		for i, key := range keys {
+			if !pause(ctx, begin.Add(resync*time.Duration(i+1)/time.Duration(len(keys))).Sub(l.Now())) {
+				return
+			}
+			l.lanes.trigger(key)
 		}
+	}
+}
+
+// pause waits, and says whether ctx still holds.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
 	}
 }
 
 // TriggerAll asks every lane to look again.
 func (l *Loop) TriggerAll() {
+	for _, key := range append(l.objectLanes(), laneGPUs, laneHost, laneSweep) {
+		l.lanes.trigger(key)
+	}
+}
+
+// objectLanes are the lanes of everything that is stored.
+func (l *Loop) objectLanes() []string {
 	objects, err := l.Store.All()
 	if err != nil {
 		l.Log.Error("read desired state", "error", err)
-		return
 	}
+	var keys []string
 	for _, o := range objects {
-		l.TriggerObject(o)
+		if lane := laneOf(o); lane != "" {
+			keys = append(keys, lane)
+		}
 	}
-	l.lanes.trigger(laneGPUs)
-	l.lanes.trigger(laneHost)
-	l.lanes.trigger(laneSweep)
+	return keys
+}
+
+// laneOf is the lane that keeps an object as desired, "" for one that takes effect
+// through others'.
+func laneOf(o *spec.Object) string {
+	switch o.Kind {
+	case spec.KindInstance:
+		return instanceLane + string(o.Metadata.UID)
+	case spec.KindNetwork:
+		return vpcLane + string(o.Metadata.UID)
+	case spec.KindTenant:
+		return tenantLane + string(o.Metadata.UID)
+	case spec.KindHost:
+		return laneHost
+	default:
+		return ""
+	}
 }
 
 // TriggerInstance asks one instance's lane to look again.
@@ -159,48 +202,48 @@ func (l *Loop) TriggerHost() { l.lanes.trigger(laneHost) }
 
 // TriggerObject asks the lanes that a changed object concerns.
 func (l *Loop) TriggerObject(o *spec.Object) {
+	w, err := l.world()
+	if err != nil {
+		l.Log.Error("read desired state", "error", err)
+		return
+	}
+	for _, key := range w.concerned(o) {
+		l.lanes.trigger(key)
+	}
+}
+
+// concerned are the lanes that a changed object concerns: those that have to look
+// at it again, and those that a plan of the change may not take at their word. A
+// VPC comes before the instances in it: they find it at work.
+func (d *desired) concerned(o *spec.Object) []string {
 	switch o.Kind {
 	case spec.KindInstance:
-		l.TriggerInstance(o.Metadata.UID)
-		if vpc, err := l.vpcObject(o); err == nil {
-			l.lanes.trigger(vpcLane + string(vpc.Metadata.UID))
+		if at, err := placeOf(o, d.find); err == nil {
+			return []string{laneOf(at.vpc), laneOf(o)}
 		}
-	case spec.KindNetwork:
-		l.lanes.trigger(vpcLane + string(o.Metadata.UID))
 	case spec.KindSecurityGroup, spec.KindSubnet, spec.KindSecret:
-		l.triggerVPCs(o.Metadata.Tenant)
-		l.triggerStanding(o.Metadata.Tenant)
-	case spec.KindTenant:
-		l.lanes.trigger(tenantLane + string(o.Metadata.UID))
-	case spec.KindHost:
-		l.lanes.trigger(laneHost)
+		return d.tenantLanes(o.Metadata.Tenant)
 	}
+	if lane := laneOf(o); lane != "" {
+		return []string{lane}
+	}
+	return nil
 }
 
-// triggerStanding wakes a tenant's instances that do not run: what they lacked may
-// be there now.
-func (l *Loop) triggerStanding(tenant string) {
-	instances, err := l.Store.List(spec.KindInstance, tenant)
-	if err != nil {
-		l.Log.Error("list instances", "tenant", tenant, "error", err)
-		return
-	}
-	for _, o := range instances {
-		if o.Status == nil || o.Status.Phase != spec.PhaseRunning {
-			l.TriggerInstance(o.Metadata.UID)
+// tenantLanes are those of a tenant's VPCs, and of its instances that do not run:
+// what they lacked may be there now.
+func (d *desired) tenantLanes(tenant string) []string {
+	var vpcs, standing []string
+	for _, o := range d.objects {
+		switch {
+		case o.Metadata.Tenant != tenant:
+		case o.Kind == spec.KindNetwork:
+			vpcs = append(vpcs, laneOf(o))
+		case o.Kind == spec.KindInstance && (o.Status == nil || o.Status.Phase != spec.PhaseRunning):
+			standing = append(standing, laneOf(o))
 		}
 	}
-}
-
-func (l *Loop) triggerVPCs(tenant string) {
-	networks, err := l.Store.List(spec.KindNetwork, tenant)
-	if err != nil {
-		l.Log.Error("list networks", "tenant", tenant, "error", err)
-		return
-	}
-	for _, n := range networks {
-		l.lanes.trigger(vpcLane + string(n.Metadata.UID))
-	}
+	return append(vpcs, standing...)
 }
 
 // work is one run of a lane.
@@ -240,6 +283,11 @@ func (l *Loop) pulse() error {
 func (l *Loop) hold(uid spec.UID, keeps bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.held[uid] == keeps {
+		return
+	}
+	l.held = maps.Clone(l.held)
+	l.places++
 	if keeps {
 		l.held[uid] = true
 	} else {
@@ -253,12 +301,9 @@ func (l *Loop) holds(uid spec.UID) bool {
 	return l.held[uid]
 }
 
+// holders are a copy of those that keep their place.
 func (l *Loop) holders() map[spec.UID]bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	out := make(map[spec.UID]bool, len(l.held))
-	for uid := range l.held {
-		out[uid] = true
-	}
-	return out
+	return maps.Clone(l.held)
 }

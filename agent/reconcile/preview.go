@@ -2,7 +2,9 @@ package reconcile
 
 import (
 	"context"
-	"maps"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/gpuhost/gpuhost/agent/plan"
 	"github.com/gpuhost/gpuhost/agent/spec"
@@ -21,7 +23,16 @@ type Planned struct {
 
 // Preview says what writing these objects would change, without changing
 // anything. No objects means: what the stored ones still call for.
+//
+// It takes lanes at rest at their word (rest.go) and looks at the host only for
+// what they cannot know: what the imagined changes concern, and what is being
+// worked at. [Loop.Verify] looks at everything.
 func (l *Loop) Preview(ctx context.Context, objects []*spec.Object) ([]Planned, error) {
+	return l.preview(ctx, objects, l.lanes.resting())
+}
+
+// preview trusts these lanes.
+func (l *Loop) preview(ctx context.Context, objects []*spec.Object, trusted map[string]bool) ([]Planned, error) {
 	before, err := l.Store.All()
 	if err != nil {
 		return nil, err
@@ -30,9 +41,17 @@ func (l *Loop) Preview(ctx context.Context, objects []*spec.Object) ([]Planned, 
 	if err != nil {
 		return nil, err
 	}
-	p := previewer{loop: l, world: l.imagined(after), shown: make(map[spec.UID]bool), wants: make(map[spec.UID]*network.VPC)}
+	p := previewer{
+		loop: l, world: l.imagined(after), trusted: trusted,
+		shown: make(map[spec.UID]bool), wants: make(map[spec.UID]*network.VPC), routers: make(map[spec.UID]network.Have),
+	}
+	p.distrust(planned)
+	views, err := p.look(ctx, planned)
+	if err != nil {
+		return nil, err
+	}
 	for i := range planned {
-		if planned[i].Plan, err = p.plan(ctx, planned[i].Object); err != nil {
+		if planned[i].Plan, err = p.plan(ctx, planned[i].Object, views[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -71,59 +90,162 @@ func (l *Loop) imagine(ctx context.Context, before, objects []*spec.Object) (pla
 	return planned, after, nil
 }
 
-// imagined is the world once every instance that would keep a place has one.
+// imagined is the world once every instance that would keep a place has one, and
+// none that would not.
 func (l *Loop) imagined(objects []*spec.Object) world {
-	held := maps.Clone(l.holders())
-	for _, o := range live(objects) {
+	held := l.holders()
+	for _, o := range objects {
+		if !isInstance(o) {
+			continue
+		}
 		record, err := l.Store.Record(o.Metadata.UID)
-		if err == nil && decide(o, record, l.Now()).keeps() {
+		if err != nil {
+			continue
+		}
+		if decide(o, record, l.Now()).keeps() {
 			held[o.Metadata.UID] = true
+		} else {
+			delete(held, o.Metadata.UID)
 		}
 	}
-	return world{objects: objects, held: held, claims: l.drafting(), promised: make(map[gpu.UUID]drivers.Entry)}
+	return world{desired: indexed(objects), held: held, claims: l.drafting(), promised: make(map[gpu.UUID]drivers.Entry)}
 }
 
-// previewer plans object by object; what several share is shown with the first.
+// previewer plans object by object; what several share is read once and shown
+// with the first.
 type previewer struct {
-	loop  *Loop
-	world world
-	shown map[spec.UID]bool         // VPCs
-	wants map[spec.UID]*network.VPC // what each should hold
+	loop    *Loop
+	world   world
+	trusted map[string]bool           // lanes that need not be looked after
+	shown   map[spec.UID]bool         // VPCs
+	wants   map[spec.UID]*network.VPC // what each should hold
+	routers map[spec.UID]network.Have // what each holds
+	gpus    *drivers.Have             // nil until somebody asks
 }
 
-func (p *previewer) plan(ctx context.Context, o *spec.Object) (plan.Plan, error) {
-	switch o.Kind {
-	case spec.KindInstance:
-		return p.instance(ctx, o)
-	case spec.KindNetwork:
+// distrust looks afresh at what the changes concern, and at the VPC of each
+// instance that is looked at: its place there may be about to change.
+func (p *previewer) distrust(planned []Planned) {
+	for _, one := range planned {
+		if one.Change == store.Unchanged {
+			continue
+		}
+		for _, key := range p.world.concerned(one.Object) {
+			delete(p.trusted, key)
+		}
+	}
+	for _, o := range p.world.objects {
+		if !isInstance(o) || p.trusted[laneOf(o)] {
+			continue
+		}
+		for _, key := range p.world.concerned(o) {
+			delete(p.trusted, key)
+		}
+	}
+}
+
+// lookers bounds how many instances are looked at side by side: what they wait
+// for is mostly containerd.
+func lookers() int { return 4 * runtime.GOMAXPROCS(0) }
+
+// look reads what there is of the instances among the planned objects, in their
+// order; nil for what need not be looked at. What they should be is decided one
+// after the other, because one takes what another would.
+func (p *previewer) look(ctx context.Context, planned []Planned) ([]*view, error) {
+	views := make([]*view, len(planned))
+	for i, one := range planned {
+		if !isInstance(one.Object) || p.trusted[laneOf(one.Object)] {
+			continue
+		}
+		var err error
+		if views[i], err = p.intend(ctx, one.Object); err != nil {
+			return nil, err
+		}
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(lookers())
+	for _, v := range views {
+		if v != nil {
+			group.Go(func() error { return p.loop.observe(ctx, v, p.world) })
+		}
+	}
+	return views, group.Wait()
+}
+
+// intend decides what an instance should be and gives it its GPUs.
+func (p *previewer) intend(ctx context.Context, o *spec.Object) (*view, error) {
+	gpus, err := p.inventory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	v, err := p.loop.intend(ctx, o, p.world, gpus)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range v.lease.GPUs {
+		p.world.promised[d.UUID] = drivers.Entry{
+			GPU: d.UUID, State: drivers.Assigned, Owner: o.Metadata.UID, Tenant: o.Metadata.Tenant, Name: o.Metadata.Name, BootID: gpus.BootID,
+		}
+	}
+	v.net, err = p.router(ctx, v.at.vpc.Metadata.UID)
+	return v, err
+}
+
+func (p *previewer) inventory(ctx context.Context) (drivers.Have, error) {
+	if p.gpus == nil {
+		have, err := p.loop.Drivers.Observe(ctx)
+		if err != nil {
+			return drivers.Have{}, err
+		}
+		p.gpus = &have
+	}
+	return *p.gpus, nil
+}
+
+// router is what a VPC holds, read once.
+func (p *previewer) router(ctx context.Context, uid spec.UID) (network.Have, error) {
+	if have, read := p.routers[uid]; read {
+		return have, nil
+	}
+	have, err := p.loop.Network.Observe(ctx, uid)
+	if err == nil {
+		p.routers[uid] = have
+	}
+	return have, err
+}
+
+func (p *previewer) plan(ctx context.Context, o *spec.Object, v *view) (plan.Plan, error) {
+	switch {
+	case v != nil:
+		return p.instance(ctx, v)
+	case o.Kind == spec.KindNetwork:
 		return p.vpc(ctx, o)
-	case spec.KindSecurityGroup:
+	case o.Kind == spec.KindSecurityGroup:
 		return p.vpcs(ctx, o.Metadata.Tenant)
 	default:
 		return plan.Plan{}, nil
 	}
 }
 
-func (p *previewer) instance(ctx context.Context, o *spec.Object) (plan.Plan, error) {
-	v, err := p.loop.look(ctx, o, p.world)
+// instance plans an instance with its VPC: its rules come before it, and go after.
+func (p *previewer) instance(ctx context.Context, v *view) (plan.Plan, error) {
+	shared, err := p.vpc(ctx, v.at.vpc)
 	if err != nil {
 		return plan.Plan{}, err
 	}
-	var shared plan.Plan
-	if v.decision.keeps() {
-		if shared, err = p.vpc(ctx, v.at.vpc); err != nil {
-			return plan.Plan{}, err
-		}
-		want, err := p.want(ctx, v.at.vpc)
+	if !v.decision.keeps() {
+		own, err := v.plan(p.loop.Network, p.loop.Now())
 		if err != nil {
 			return plan.Plan{}, err
 		}
-		v.vpc = *want
+		return plan.Merge(own, shared).Ordered()
 	}
-	for _, d := range v.lease.GPUs {
-		p.world.promised[d.UUID] = drivers.Entry{
-			GPU: d.UUID, State: drivers.Assigned, Owner: o.Metadata.UID, Tenant: o.Metadata.Tenant, Name: o.Metadata.Name, BootID: v.gpus.BootID,
-		}
+	want, err := p.want(ctx, v.at.vpc)
+	if err != nil {
+		return plan.Plan{}, err
+	}
+	if want != nil {
+		v.vpc = *want
 	}
 	own, err := v.plan(p.loop.Network, p.loop.Now())
 	if err != nil {
@@ -132,11 +254,21 @@ func (p *previewer) instance(ctx context.Context, o *spec.Object) (plan.Plan, er
 	return plan.Merge(shared, own).Ordered()
 }
 
-// want is what a VPC should hold in the imagined world, drawn once.
+// want is what a VPC should hold in the imagined world, drawn once. Addresses of
+// instances that are new are chosen before.
 func (p *previewer) want(ctx context.Context, o *spec.Object) (*network.VPC, error) {
 	uid := o.Metadata.UID
 	if want, drawn := p.wants[uid]; drawn {
 		return want, nil
+	}
+	for _, in := range live(p.world.objects) {
+		at, err := placeOf(in, p.world.find)
+		if err != nil || at.vpc.Metadata.UID != uid || !p.world.held[in.Metadata.UID] {
+			continue
+		}
+		if _, err := p.world.claims.address(ctx, in, at); err != nil {
+			return nil, err
+		}
 	}
 	want, err := p.loop.vpcIn(ctx, o, p.world)
 	if err == nil {
@@ -161,25 +293,15 @@ func (p *previewer) vpcs(ctx context.Context, tenant string) (plan.Plan, error) 
 }
 
 func (p *previewer) vpc(ctx context.Context, o *spec.Object) (plan.Plan, error) {
-	if p.shown[o.Metadata.UID] {
+	if p.shown[o.Metadata.UID] || p.trusted[laneOf(o)] {
 		return plan.Plan{}, nil
 	}
 	p.shown[o.Metadata.UID] = true
-	// Addresses of instances that are new are chosen before the VPC is drawn.
-	for _, in := range live(p.world.objects) {
-		at, err := placeOf(in, p.world.find)
-		if err != nil || at.vpc.Metadata.UID != o.Metadata.UID || !p.world.held[in.Metadata.UID] {
-			continue
-		}
-		if _, err := p.world.claims.address(ctx, in, at); err != nil {
-			return plan.Plan{}, err
-		}
-	}
 	want, err := p.want(ctx, o)
 	if err != nil {
 		return plan.Plan{}, err
 	}
-	have, err := p.loop.Network.Observe(ctx, o.Metadata.UID)
+	have, err := p.router(ctx, o.Metadata.UID)
 	if err != nil {
 		return plan.Plan{}, err
 	}
@@ -192,9 +314,10 @@ type Deviation struct {
 	What, Want, Found string
 }
 
-// Verify compares the host with what the instances among the objects want.
+// Verify compares the host with what the instances among the objects want. It
+// takes nobody at his word: everything is read from the kernel now.
 func (l *Loop) Verify(ctx context.Context, objects []*spec.Object) ([]Deviation, error) {
-	planned, err := l.Preview(ctx, objects)
+	planned, err := l.preview(ctx, objects, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -203,11 +326,26 @@ func (l *Loop) Verify(ctx context.Context, objects []*spec.Object) ([]Deviation,
 		if p.Change != store.Unchanged {
 			out = append(out, Deviation{Object: p.Object.Ref(), What: "specification", Want: "as given", Found: string(found(p))})
 		}
+		if len(objects) == 0 && !p.Plan.Empty() {
+			l.doubt(p.Object)
+		}
 		for _, s := range p.Plan.Steps {
 			out = append(out, Deviation{Object: p.Object.Ref(), What: s.Verb + " " + s.Title, Want: "nothing to do", Found: s.Why})
 		}
 	}
 	return out, nil
+}
+
+// doubt has a plan look afresh at what a verification found to be otherwise. The
+// lanes themselves find it at their next look.
+func (l *Loop) doubt(o *spec.Object) {
+	w, err := l.world()
+	if err != nil {
+		return
+	}
+	for _, key := range w.concerned(o) {
+		l.lanes.disturb(key)
+	}
 }
 
 func found(p Planned) string {

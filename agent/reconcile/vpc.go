@@ -19,14 +19,29 @@ func (l *Loop) vpc(ctx context.Context, uid spec.UID) error {
 	if err != nil {
 		return err
 	}
-	want, err := l.wantVPC(ctx, o)
-	if err != nil {
-		return err
-	}
 	rec := l.changes.recorder(o)
-	err = l.convergeVPC(ctx, uid, want, rec)
+	_, err = l.bring(ctx, uid, rec)
 	rec.finish(err)
 	return err
+}
+
+// bring makes a VPC what it should be now, and says what that is. The caller
+// holds the VPC's lane, which is at rest afterwards.
+func (l *Loop) bring(ctx context.Context, uid spec.UID, rec *recorder) (*network.VPC, error) {
+	asked := l.lanes.begin(vpcLane + string(uid))
+	o, err := l.Store.GetUID(uid)
+	if err != nil {
+		return nil, err
+	}
+	want, err := l.wantVPC(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.convergeVPC(ctx, uid, want, rec); err != nil {
+		return nil, err
+	}
+	l.lanes.rest(vpcLane+string(uid), asked)
+	return want, nil
 }
 
 // guard makes sure that the rules of an instance are in force before anything of
@@ -36,7 +51,7 @@ func (l *Loop) vpc(ctx context.Context, uid spec.UID) error {
 func (l *Loop) guard(ctx context.Context, v *view, rec *recorder) error {
 	uid := v.at.vpc.Metadata.UID
 	return l.lanes.with(ctx, vpcLane+string(uid), func(ctx context.Context) error {
-		want, err := l.wantVPC(ctx, v.at.vpc)
+		want, err := l.bring(ctx, uid, rec)
 		if err != nil {
 			return err
 		}
@@ -44,9 +59,6 @@ func (l *Loop) guard(ctx context.Context, v *view, rec *recorder) error {
 			return fault.New(fault.Internal, "guard "+v.object.Ref().String(), "its VPC holds no endpoint")
 		}
 		v.vpc = *want
-		if err := l.convergeVPC(ctx, uid, want, rec); err != nil {
-			return err
-		}
 		v.net, err = l.Network.Observe(ctx, uid)
 		return err
 	})
@@ -64,20 +76,11 @@ func (l *Loop) convergeVPC(ctx context.Context, uid spec.UID, want *network.VPC,
 		return err
 	}
 	if err := l.apply(ctx, p, uid, rec); err != nil {
+		l.lanes.disturb(vpcLane + string(uid)) // it was left half-way
 		return err
 	}
 	l.lanes.trigger(laneHost) // addresses, ports and names may differ
 	return nil
-}
-
-// wantVPC is what the VPC should hold now; nil when no instance has a place in
-// it.
-func (l *Loop) wantVPC(ctx context.Context, o *spec.Object) (*network.VPC, error) {
-	w, err := l.world()
-	if err != nil {
-		return nil, err
-	}
-	return l.vpcIn(ctx, o, w)
 }
 
 // vpcIn is wantVPC in a given world.
