@@ -41,6 +41,7 @@ type fake struct {
 
 	onCgroup func() // happens just before the cgroup is read
 	onAwait  func() // happens while an exit is awaited
+	onAudit  func() // happens while controls are read
 }
 
 var errInjected = errors.New("injected")
@@ -386,6 +387,9 @@ func (f wardensFake) StopLog(context.Context, spec.UID) error {
 type auditorFake struct{ *fake }
 
 func (f auditorFake) Audit(context.Context, Lease, int) ([]spec.Control, error) {
+	if f.onAudit != nil {
+		f.onAudit()
+	}
 	return []spec.Control{{ID: "I1", Name: "user namespace", Expected: "own", Found: "own", Pass: !f.badAudit}}, f.touch()
 }
 

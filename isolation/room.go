@@ -107,7 +107,9 @@ func needsImage(lease Lease, have Have) bool {
 	return lease.Want == WantRunning && (!have.Container.Container || len(p.changed()) > 0 || p.foreignDisk())
 }
 
-// Audit reads every control of a running instance back from the kernel.
+// Audit reads every control of a running instance back from the kernel. Of a task
+// that ends while it is looked at nearly every control fails, which says nothing
+// about the instance: that is a conflict, and no finding.
 func (r *Room) Audit(ctx context.Context, lease Lease) ([]spec.Control, error) {
 	what := "audit " + title(lease)
 	state, err := r.Containers.State(ctx, lease.Tenant, lease.UID)
@@ -118,7 +120,20 @@ func (r *Room) Audit(ctx context.Context, lease Lease) ([]spec.Control, error) {
 		return nil, fault.New(fault.Conflict, what, "it has no task to look at")
 	}
 	controls, err := r.Auditor.Audit(ctx, state.settle(lease), state.Task.Pid)
-	return controls, fault.Wrap(fault.Internal, what, err)
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, what, err)
+	}
+	if failures(controls) == "" {
+		return controls, nil
+	}
+	after, err := r.Observe(ctx, lease)
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, what, err)
+	}
+	if task := after.Container.Task; task.Status == TaskExited || task.Pid != state.Task.Pid {
+		return nil, fault.New(fault.Conflict, what, "its task ended meanwhile")
+	}
+	return controls, nil
 }
 
 func (r *Room) setAudited(uid spec.UID, pid int) {
