@@ -189,6 +189,7 @@ func (h *host) openRuntime(context.Context) error {
 		HostID: h.id, Bin: h.config.Runtime.Dir, Address: h.config.Runtime.Address,
 		Root: filepath.Join(h.paths.Lib, "containerd"), State: filepath.Join(h.paths.Run, "containerd"),
 		Sockets: filepath.Join(h.paths.Sockets, "shim"), Paths: h.layout, Log: h.log,
+		LocalRegistries: h.config.Images.LocalRegistries,
 	}
 	if cfg.Address == "" {
 		h.supervisor = runtime.NewSupervisor(cfg)

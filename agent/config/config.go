@@ -89,10 +89,11 @@ type Instances struct {
 }
 
 // Images says when unused images are collected: above High percent of the disk,
-// until Low.
+// until Low; and which of the host's own addresses are registries.
 type Images struct {
-	DiskHigh int
-	DiskLow  int
+	DiskHigh        int
+	DiskLow         int
+	LocalRegistries []netip.AddrPort
 }
 
 // Audit policies.

@@ -20,7 +20,8 @@ var update = flag.Bool("update", false, "rewrite testdata")
 
 func compare() cmp.Options {
 	return cmp.Options{cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
-		cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmpopts.IgnoreUnexported(Config{})}
+		cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+		cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }), cmpopts.IgnoreUnexported(Config{})}
 }
 
 func write(t *testing.T, path, text string) {
@@ -85,7 +86,7 @@ func TestLayers(t *testing.T) {
 	write(t, etc+"/gpuhost.toml.d/30-c.toml", "[metrics]\nlisten = \"127.0.0.1:2\"\n[network]\nmtu = 1_400\n")
 	write(t, etc+"/gpuhost.toml", "network.protected = [\"10.0.0.0/8\",\n \"192.168.0.0/16\"]\n[tenants.uids]\n1000 = \"acme\"\n1001 = \"beta\"\n")
 	c, err := Load(Options{
-		Root: root, Environ: []string{"GPUHOST_HOST=unix:///x", "GPUHOST_NETWORK_MTU=1300", "GPUHOST_NETWORK_UPSTREAM_DNS=9.9.9.9, 1.1.1.1"},
+		Root: root, Environ: []string{"GPUHOST_HOST=unix:///x", "GPUHOST_NETWORK_MTU=1300", "GPUHOST_IMAGES_LOCAL_REGISTRIES=127.0.0.1:5000", "GPUHOST_NETWORK_UPSTREAM_DNS=9.9.9.9, 1.1.1.1"},
 		Flags: map[string]string{"images.disk_high": "95"},
 	})
 	if err != nil {
@@ -99,6 +100,7 @@ func TestLayers(t *testing.T) {
 	want.Network.UpstreamDNS = []netip.Addr{netip.MustParseAddr("9.9.9.9"), netip.MustParseAddr("1.1.1.1")}
 	want.Tenants.UIDs = map[string]string{"1000": "acme", "1001": "beta"}
 	want.Images.DiskHigh = 95
+	want.Images.LocalRegistries = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:5000")}
 	if diff := cmp.Diff(want, c, compare()); diff != "" {
 		t.Error(diff)
 	}
@@ -109,13 +111,14 @@ func TestLayers(t *testing.T) {
 		}
 	}
 	wantOrigins := map[string]string{
-		"audit.policy":         "usr/lib/gpuhost/gpuhost.toml.d/10-a.toml:4",
-		"metrics.listen":       "etc/gpuhost.toml.d/30-c.toml:2",
-		"network.protected":    "etc/gpuhost.toml:1",
-		"tenants.uids":         "etc/gpuhost.toml:5",
-		"network.mtu":          "environment GPUHOST_NETWORK_MTU",
-		"network.upstream_dns": "environment GPUHOST_NETWORK_UPSTREAM_DNS",
-		"images.disk_high":     "flag",
+		"audit.policy":            "usr/lib/gpuhost/gpuhost.toml.d/10-a.toml:4",
+		"metrics.listen":          "etc/gpuhost.toml.d/30-c.toml:2",
+		"network.protected":       "etc/gpuhost.toml:1",
+		"tenants.uids":            "etc/gpuhost.toml:5",
+		"network.mtu":             "environment GPUHOST_NETWORK_MTU",
+		"network.upstream_dns":    "environment GPUHOST_NETWORK_UPSTREAM_DNS",
+		"images.local_registries": "environment GPUHOST_IMAGES_LOCAL_REGISTRIES",
+		"images.disk_high":        "flag",
 	}
 	if diff := cmp.Diff(wantOrigins, origins); diff != "" {
 		t.Error(diff)

@@ -82,6 +82,9 @@ func table(c *Config) []setting {
 
 		{"images.disk_high", "Unused images are removed when the disk is fuller than this, in percent,", number(&c.Images.DiskHigh, 1, 100)},
 		{"images.disk_low", "until it is this full.", number(&c.Images.DiskLow, 0, 99)},
+		{"images.local_registries", "Registries (or proxies) on this host or its link that pulls may connect to, like 127.0.0.1:5000. Tenants name what\n" +
+			"is pulled, so no other loopback, link-local or multicast address is ever connected to.",
+			list(&c.Images.LocalRegistries, netip.ParseAddrPort, netip.AddrPort.String)},
 	}
 }
 

@@ -76,7 +76,7 @@ func newHost(t *testing.T) *host {
 		t: t, binary: hosttest.Build(t, ".", "crashtest"), root: root, id: config.HostID(root), image: image,
 		agent: &agent{}, settings: filepath.Join(t.TempDir(), "gpuhost.toml"), logFile: filepath.Join(t.TempDir(), "agent.log"),
 	}
-	text := fmt.Sprintf("[runtime]\ndir = %q\n[programs]\nnvml_helper = %q\nwarden = %q\n", runtimeDir, helper, warden)
+	text := fmt.Sprintf("[runtime]\ndir = %q\n[programs]\nnvml_helper = %q\nwarden = %q\n[images]\nlocal_registries = [%q]\n", runtimeDir, helper, warden, registryAddress)
 	writeFile(t, h.settings, text)
 	h.makeNodes()
 	hosttest.NoLeaks(t, h.id)

@@ -155,12 +155,16 @@ func badImages(t *testing.T) []badInput {
 	}
 }
 
+// registryAddress is where a test's registry listens, in a network namespace that is
+// the test's own.
+const registryAddress = "127.0.0.1:5000"
+
 // wrongCredentials: a registry refuses, and neither log nor answer repeats what
 // was tried.
 func wrongCredentials(t *testing.T, h *host) {
 	const wrong = "wr0ng-pa55word"
 	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, password, _ := r.BasicAuth(); password != "right" {
 			w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
 			http.Error(w, "refused: "+r.Header.Get("Authorization"), http.StatusUnauthorized)
@@ -168,10 +172,16 @@ func wrongCredentials(t *testing.T, h *host) {
 		}
 		inner.ServeHTTP(w, r)
 	}))
+	server.Listener.Close()
+	var err error
+	if server.Listener, err = net.Listen("tcp", registryAddress); err != nil {
+		t.Fatal(err)
+	}
+	server.Start()
 	defer server.Close()
 	h.apply(fmt.Sprintf("{apiVersion: gpuhost/v1, kind: Secret, metadata: {tenant: acme, name: registry}, spec: {data: {username: robot, password: %s}}}", wrong))
 	out := h.expect(6, "run", "--tenant", "acme", "--name", "bad", "--memory", "64MiB", "--pull-secret", "registry",
-		strings.TrimPrefix(server.URL, "http://")+"/app:1")
+		registryAddress+"/app:1")
 	for where, text := range map[string]string{"the answer": out.String(), "the log": h.log(), "the events": h.expect(0, "events").stdout} {
 		if strings.Contains(text, wrong) {
 			t.Errorf("%s has the password", where)

@@ -3,6 +3,7 @@ package runtime
 import (
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"strings"
 
@@ -29,8 +30,12 @@ type Config struct {
 	// Address is the socket of a containerd that a unit runs with the
 	// configuration of [Config.File]; empty where a [Supervisor] runs it.
 	Address string
-	Paths   isolation.Paths
-	Log     *slog.Logger
+	// LocalRegistries are addresses of the host itself, or on its link, that a pull
+	// may connect to.
+	LocalRegistries []netip.AddrPort
+
+	Paths isolation.Paths
+	Log   *slog.Logger
 }
 
 // Socket is the address of containerd's API.

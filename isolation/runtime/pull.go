@@ -41,7 +41,7 @@ func (c *Client) pull(ctx context.Context, req isolation.ImageRequest, name stri
 	}}
 	metered := newMeter(report, 0)
 	fetched, err := c.containerd.Fetch(ctx, name,
-		containerd.WithResolver(meteredResolver{resolver(login), metered}),
+		containerd.WithResolver(meteredResolver{c.resolver(login), metered}),
 		containerd.WithPlatformMatcher(platforms.Default()),
 		containerd.WithImageHandlerWrapper(func(h images.Handler) images.Handler { return c.measure(what, metered, h) }),
 	)
@@ -76,8 +76,9 @@ func (c *Client) leased(ctx context.Context) (_ context.Context, release func(er
 const releasePatience = 30 * time.Second
 
 // resolver speaks TLS with the system's roots, and plain HTTP with loopback alone.
-func resolver(login *login) remotes.Resolver {
+func (c *Client) resolver(login *login) remotes.Resolver {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.DialContext = dialer(c.config.LocalRegistries).DialContext
 	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	transport.ResponseHeaderTimeout = 30 * time.Second
 	client := &http.Client{Transport: transport}
@@ -130,12 +131,12 @@ func (l *login) credentials(host string) (string, string, error) {
 	return l.username, l.password, l.err
 }
 
-// fault gives a failed pull its kind. The text is rewritten and the cause not
-// kept: URLs of token services carry user names in their query.
+// fault gives a failed pull its kind. What is not our own text is rewritten and the
+// cause not kept: URLs of token services carry user names in their query.
 func (l *login) fault(what string, err error) error {
 	var known *fault.Error
 	if errors.As(err, &known) {
-		return fault.Wrap(known.Kind, what, err)
+		return fault.Wrap(known.Kind, what, known)
 	}
 	if l.err != nil {
 		return fault.Wrap(fault.Invalid, what, l.err)

@@ -11,8 +11,10 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"os"
 	"strings"
@@ -60,6 +62,12 @@ func newRegistry(t *testing.T, token bool) *testRegistry {
 	}))
 	t.Cleanup(r.server.Close)
 	return r
+}
+
+// allow lists a registry on loopback in the host's settings.
+func (h *host) allow(server *httptest.Server) {
+	address := server.Listener.Addr().(*net.TCPAddr).AddrPort()
+	h.client.config.LocalRegistries = append(h.client.config.LocalRegistries, address)
 }
 
 func (r *testRegistry) ref() string {
@@ -167,6 +175,7 @@ func TestPull(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRegistry(t, tt.token)
+			h.allow(r.server)
 			var last plan.Progress
 			image, err := h.client.PrepareImage(t.Context(), isolation.ImageRequest{Tenant: "acme", Ref: r.ref(), Login: tt.login},
 				func(p plan.Progress) { last = p })
@@ -204,8 +213,11 @@ func checkNoSecrets(t *testing.T, text string) {
 func TestPullFaults(t *testing.T) {
 	h := newHost(t)
 	r := newRegistry(t, false)
+	h.allow(r.server)
 	login := loginAs(goodUser, goodPassword)
 	host := strings.TrimSuffix(r.ref(), "/app:1")
+	const nobody = "127.0.0.1:1"
+	h.client.config.LocalRegistries = append(h.client.config.LocalRegistries, netip.MustParseAddrPort(nobody))
 	for _, tt := range []struct {
 		name string
 		req  isolation.ImageRequest
@@ -213,7 +225,7 @@ func TestPullFaults(t *testing.T) {
 	}{
 		{"no such tag", isolation.ImageRequest{Ref: host + "/app:2", Login: login}, fault.NotFound},
 		{"no such repository", isolation.ImageRequest{Ref: host + "/none:1", Login: login}, fault.NotFound},
-		{"nobody listens", isolation.ImageRequest{Ref: "127.0.0.1:1/app:1"}, fault.Temporary},
+		{"nobody listens", isolation.ImageRequest{Ref: nobody + "/app:1"}, fault.Temporary},
 		{"no reference", isolation.ImageRequest{Ref: "bad//name:1"}, fault.Invalid},
 		{"control characters", isolation.ImageRequest{Ref: "a\nb"}, fault.Invalid},
 		{"traversal", isolation.ImageRequest{Ref: "../../etc/passwd"}, fault.Invalid},
@@ -233,6 +245,7 @@ func TestPullFaults(t *testing.T) {
 func TestAPullThatIsGivenUpLeavesNothing(t *testing.T) {
 	h := newHost(t)
 	r := newRegistry(t, false)
+	h.allow(r.server)
 	stalled := make(chan struct{})
 	var once sync.Once
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
@@ -241,6 +254,7 @@ func TestAPullThatIsGivenUpLeavesNothing(t *testing.T) {
 		}}, req)
 	}))
 	defer front.Close()
+	h.allow(front)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-stalled; cancel() }()
 	req := isolation.ImageRequest{Tenant: "acme", Ref: strings.TrimPrefix(front.URL, "http://") + "/app:1", Login: loginAs(goodUser, goodPassword)}
