@@ -39,22 +39,6 @@ func TestFiftyLogWritersAreSmall(t *testing.T) {
 	}
 }
 
-// BenchmarkLog is how fast a tenant may write into its log.
-func BenchmarkLog(b *testing.B) {
-	h := newHost(b)
-	h.makePipes(b, "aaaaaaaa")
-	h.startLog(b, "aaaaaaaa")
-	out := h.writer(b, "aaaaaaaa", fifo.Stdout)
-	line := []byte(strings.Repeat("x", 99) + "\n")
-	block := bytes.Repeat(line, 40) // below PIPE_BUF
-	b.SetBytes(int64(len(block)))
-	for b.Loop() {
-		if _, err := out.Write(block); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
 func pssKiB(t testing.TB, pid int) int {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))

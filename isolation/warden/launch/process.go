@@ -2,10 +2,13 @@ package launch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -96,11 +99,38 @@ func openCgroup(dir string) (int, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return -1, fmt.Errorf("make cgroup: %w", err)
 	}
+	if err := limit(dir); err != nil {
+		return -1, err
+	}
 	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("open cgroup %s: %w", dir, err)
 	}
 	return fd, nil
+}
+
+// limit bounds what all wardens of a cgroup take together, where the host has the
+// controllers: a second wall behind the bounds that each keeps itself.
+func limit(dir string) error {
+	for file, value := range map[string]string{
+		"cpu.max":     "400000 100000", // four CPUs
+		"memory.high": "2147483648",    // much of it cache of what is written
+		"pids.max":    "65536",
+	} {
+		if err := limitOne(filepath.Join(dir, file), value); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("limit cgroup of wardens: %w", err)
+		}
+	}
+	return nil
+}
+
+func limitOne(file, value string) error {
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
 }
 
 // reap waits in the runtime's poller until the child has ended, then collects

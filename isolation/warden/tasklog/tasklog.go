@@ -2,8 +2,8 @@
 // as the instance lives and keeps its log.
 //
 // It is the only reader of these pipes, so it must neither die with the agent
-// nor ever make the tenant wait: a full disk costs lines, which are counted. It
-// ends on SIGTERM or when the FIFOs are removed, after what the pipes still hold
+// nor make the tenant wait for the host: a full disk costs lines, which are counted.
+// What a tenant writes beyond its budget it waits for itself. The writer ends on SIGTERM or when the FIFOs are removed, after what the pipes still hold
 // is written.
 //
 // Neighbours: isolation/warden/launch starts it, logfile writes and reads.
@@ -52,6 +52,8 @@ type warden struct {
 	stop    int // reading end of a pipe that a signal writes to
 	streams [2]stream
 	writer  *logfile.Writer
+	clock   func() time.Time
+	budget  *budget
 	scratch [32 << 10]byte
 }
 
@@ -66,7 +68,7 @@ func prepare(o Options) (*warden, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open log folder: %w", err)
 	}
-	w := &warden{}
+	w := &warden{clock: time.Now}
 	if w.lock, err = takeLock(root); err != nil {
 		return nil, err
 	}
@@ -143,6 +145,7 @@ func stopPipe() (int, error) {
 func (w *warden) run() {
 	q := newQueue(w.writer)
 	defer q.close()
+	w.budget = newBudget(w.clock())
 	state := []unix.PollFd{
 		{Fd: int32(w.streams[0].fd), Events: unix.POLLIN},
 		{Fd: int32(w.streams[1].fd), Events: unix.POLLIN},
@@ -150,7 +153,7 @@ func (w *warden) run() {
 		{Fd: int32(w.stop), Events: unix.POLLIN},
 	}
 	for {
-		if _, err := unix.Ppoll(state, nil, nil); err != nil && !errors.Is(err, unix.EINTR) {
+		if err := w.await(state); err != nil {
 			return
 		}
 		for i := range w.streams {
@@ -164,6 +167,26 @@ func (w *warden) run() {
 			return
 		}
 	}
+}
+
+// await polls. While the budget is used up it looks away from the task's pipes, and
+// comes back when there is some again.
+func (w *warden) await(state []unix.PollFd) error {
+	pause := w.budget.pause(w.clock())
+	var timeout *unix.Timespec
+	for i := range w.streams {
+		state[i].Fd = int32(w.streams[i].fd)
+	}
+	if pause > 0 {
+		spec := unix.NsecToTimespec(pause.Nanoseconds())
+		timeout = &spec
+		state[0].Fd, state[1].Fd = -1, -1 // poll leaves these out, and says that nothing happened
+	}
+	_, err := unix.Ppoll(state, timeout, nil)
+	if errors.Is(err, unix.EINTR) {
+		return nil
+	}
+	return err
 }
 
 // drainLimit bounds what a task that still writes can hold up an end with: the
@@ -181,7 +204,7 @@ func (w *warden) drain(q *queue) {
 			total += n
 		}
 		b := q.get()
-		b.records, b.lines = s.end(b.records, time.Now())
+		b.records, b.lines = s.end(b.records, w.clock())
 		q.put(b)
 	}
 }
@@ -192,10 +215,11 @@ func (w *warden) read(q *queue, s *stream) int {
 	if err != nil || n <= 0 {
 		return 0
 	}
-	now := time.Now()
+	now := w.clock()
 	for rest := w.scratch[:n]; len(rest) > 0; {
 		b := q.get()
 		b.records, b.lines, rest = s.feed(b.records, now, rest)
+		w.budget.spend(len(b.records))
 		q.put(b)
 	}
 	return n
