@@ -5,6 +5,9 @@
 #   make demo            runs it and removes everything, checked at the end
 #   make demo KEEP=1     leaves it running and says how to use it
 #
+# Its files lie in a new folder below /tmp, or in GPUHOST_DEMO_DIR, which must be
+# new, empty or an earlier demo's.
+#
 # Everything happens in mount, network and process namespaces of its own, so that
 # the machine's own addresses and rules stay as they are; cgroup v2 is mounted
 # there whatever the machine uses.
@@ -13,7 +16,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
 bin=$top/build/bin
-work=${GPUHOST_DEMO_DIR:-/tmp/gpuhost-demo}
+work=${GPUHOST_DEMO_DIR:-}
 root=$work/root
 keep=${KEEP:-}
 
@@ -37,10 +40,9 @@ outside() { ip netns exec outside "$@"; }
 enter_namespaces() {
 	[ "$(id -u)" = 0 ] || die "must run as root (it makes namespaces and cgroups): sudo make demo"
 	[ -z "${GPUHOST_DEMO_INSIDE:-}" ] || return 0
-	rm -rf "$work"
-	mkdir -p "$work"
+	make_folder
 	local code=0
-	GPUHOST_DEMO_INSIDE=1 unshare --mount --net --pid --fork --mount-proc --propagation private "$0" "$@" || code=$?
+	GPUHOST_DEMO_INSIDE=1 GPUHOST_DEMO_DIR=$work unshare --mount --net --pid --fork --mount-proc --propagation private "$0" "$@" || code=$?
 	[ "$code" = 0 ] && [ -z "$keep" ] || sweep
 	local left
 	left=$(leftovers)
@@ -49,6 +51,22 @@ enter_namespaces() {
 	rm -rf "$work"
 	say "nothing is left: no cgroup, mount, namespace, table, process or file"
 	exit 0
+}
+
+# make_folder makes the demo's folder, or empties the one that an earlier demo left
+# in the place that was given. It never removes what is somebody else's.
+make_folder() {
+	if [ -z "$work" ]; then
+		work=$(mktemp -d /tmp/gpuhost-demo.XXXXXX)
+	elif [ -e "$work/.gpuhost-demo" ]; then
+		rm -rf "$work"
+	elif [ -n "$(ls -A "$work" 2>/dev/null)" ]; then
+		die "$work holds what is no demo's: set GPUHOST_DEMO_DIR to another folder"
+	fi
+	mkdir -p "$work"
+	work=$(cd "$work" && pwd)
+	root=$work/root
+	touch "$work/.gpuhost-demo"
 }
 
 mark() { echo "gpuhost-$(cat "$work/hostid" 2>/dev/null || echo none)"; }

@@ -7,7 +7,7 @@
 # Each project is a module of its own here, so that version selection cannot
 # move its dependencies: what is built is what upstream tested. A stamp of
 # everything that decides the result (module files, this script, the Go
-# version) makes a second call free.
+# version), and sums of what came of it, make a second call free.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -52,8 +52,14 @@ build_runc() {
 		-ldflags '-s -w -linkmode external -extldflags -static-pie' -o "$out/runc" "$runc_module"
 }
 
+# built says whether what lies there is what an earlier call made of the same.
+built() {
+	[[ -f $out/.stamp && $(<"$out/.stamp") == "$want" ]] &&
+		(cd "$out" && sha256sum --check --status --strict .sums 2>/dev/null)
+}
+
 want=$(stamp)
-if [[ -f $out/.stamp && $(<"$out/.stamp") == "$want" ]]; then
+if built; then
 	exit 0
 fi
 rm -f "$out/.stamp"
@@ -68,4 +74,5 @@ peer)
 	(build_containerd ctr)
 	;;
 esac
+(cd "$out" && sha256sum -- * >.sums)
 echo "$want" >"$out/.stamp"
