@@ -77,7 +77,8 @@ var importers = map[string][]string{
 	"github.com/godbus/dbus":                                  {"systemd"},
 	"github.com/google/nftables":                              {"network/nft"},
 	"github.com/google/renameio":                              {"agent", "drivers", "isolation"}, // atomic writes are everybody's
-	"github.com/mdlayher/netlink":                             {"network/nft", "network/flow"},   // both libraries hand out its errors
+	"github.com/klauspost/compress":                           {"isolation/runtime"},
+	"github.com/mdlayher/netlink":                             {"network/nft", "network/flow"}, // both libraries hand out its errors
 	"github.com/miekg/dns":                                    {"isolation/warden/services"},
 	"github.com/moby/sys":                                     {"isolation/runtime", "isolation/audit", "network/netns"},
 	"github.com/opencontainers/cgroups":                       {"isolation/cgroup"},

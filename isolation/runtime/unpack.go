@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,14 +20,14 @@ import (
 )
 
 // unpack checks that an image is one for this machine and that its layers fit,
-// and unpacks it. An image that can never be unpacked leaves the store again.
+// and unpacks it. An image that cannot be unpacked leaves the store again.
 // ctx is the tenant's.
 func (c *Client) unpack(ctx context.Context, ref string, image containerd.Image) (isolation.Image, error) {
 	err := c.unpackLayers(ctx, "unpack image "+ref, image)
 	if err == nil {
 		return c.unpacked(ctx, ref, image)
 	}
-	if fault.Is(err, fault.Invalid) {
+	if fault.Is(err, fault.Invalid) || fault.Is(err, fault.Exhausted) {
 		removed := c.containerd.ImageService().Delete(ctx, image.Name())
 		if removed != nil && !errdefs.IsNotFound(removed) {
 			err = errors.Join(err, removed)
@@ -46,11 +45,7 @@ func (c *Client) unpackLayers(ctx context.Context, what string, image containerd
 	if err != nil {
 		return unpackFault(what, err)
 	}
-	need, err := c.unpackedSize(ctx, layers)
-	if err != nil {
-		return unpackFault(what, err)
-	}
-	if err := c.fits(what, need); err != nil {
+	if err := c.fitsUnpacked(ctx, what, image, layers); err != nil {
 		return err
 	}
 	return unpackFault(what, image.Unpack(ctx, snapshotter))
@@ -150,50 +145,6 @@ func (c *Client) layers(ctx context.Context, manifest imagespec.Descriptor) ([]i
 		}
 	}
 	return m.Layers, nil
-}
-
-// zstdFactor guesses what a layer grows to whose format does not say.
-const zstdFactor = 3
-
-// unpackedSize estimates the bytes that layers take when unpacked.
-func (c *Client) unpackedSize(ctx context.Context, layers []imagespec.Descriptor) (int64, error) {
-	var total int64
-	for _, layer := range layers {
-		compression, err := images.DiffCompression(ctx, layer.MediaType)
-		if err != nil {
-			return 0, err
-		}
-		size := layer.Size
-		switch compression {
-		case "gzip":
-			if size, err = c.gunzippedSize(ctx, layer); err != nil {
-				return 0, err
-			}
-		case "zstd":
-			size *= zstdFactor
-		}
-		total += size
-	}
-	return total, nil
-}
-
-// gunzippedSize reads the size that gzip keeps in its last four bytes, modulo
-// 4 GiB; a stream hardly ever shrinks in being unpacked.
-func (c *Client) gunzippedSize(ctx context.Context, layer imagespec.Descriptor) (int64, error) {
-	r, err := c.containerd.ContentStore().ReaderAt(ctx, layer)
-	if err != nil {
-		return 0, err
-	}
-	defer r.Close()
-	var tail [4]byte
-	if _, err := r.ReadAt(tail[:], r.Size()-int64(len(tail))); err != nil {
-		return 0, fmt.Errorf("read end of layer %s: %w", layer.Digest, err)
-	}
-	size := int64(binary.LittleEndian.Uint32(tail[:]))
-	for size < layer.Size/2 {
-		size += 1 << 32
-	}
-	return size, nil
 }
 
 // fits refuses what needs more bytes than the disk has free.

@@ -12,6 +12,7 @@ package ociimage
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	_ "crypto/sha256" // go-digest asks for it by name
 	"encoding/json"
 	"fmt"
@@ -35,6 +36,9 @@ type Spec struct {
 
 	// Layers are stacked in order.
 	Layers []Layer
+	// Gzip compresses them, each with an empty member at its end: the size that
+	// gzip keeps in its last four bytes is then 0.
+	Gzip bool
 }
 
 // Layer is the files of one layer, in the order they are written.
@@ -44,6 +48,8 @@ type Layer []Entry
 type Entry struct {
 	tar.Header
 	Body []byte
+	// patch changes the header's block once it is written.
+	patch func(header []byte)
 }
 
 // Dir is a directory of a layer.
@@ -71,9 +77,12 @@ func (s Spec) Archive() ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("write layer %d: %w", i, err)
 		}
-		desc := l.blob(v1.MediaTypeImageLayer, body)
-		layers = append(layers, desc)
-		diffIDs = append(diffIDs, desc.Digest)
+		diffIDs = append(diffIDs, digest.FromBytes(body))
+		mediaType := v1.MediaTypeImageLayer
+		if s.Gzip {
+			mediaType, body = v1.MediaTypeImageLayerGzip, gzipped(body)
+		}
+		layers = append(layers, l.blob(mediaType, body))
 	}
 	config, err := l.json(v1.MediaTypeImageConfig, v1.Image{
 		Platform: s.platform(),
@@ -117,6 +126,9 @@ func (l Layer) tar() ([]byte, error) {
 		if err := w.WriteHeader(&header); err != nil {
 			return nil, fmt.Errorf("add %q: %w", header.Name, err)
 		}
+		if e.patch != nil {
+			e.patch(buf.Bytes()[buf.Len()-headerSize:])
+		}
 		if _, err := w.Write(e.Body); err != nil {
 			return nil, fmt.Errorf("add %q: %w", header.Name, err)
 		}
@@ -125,6 +137,16 @@ func (l Layer) tar() ([]byte, error) {
 		return nil, fmt.Errorf("end layer: %w", err)
 	}
 	return buf.Bytes(), nil
+}
+
+func gzipped(body []byte) []byte {
+	var out bytes.Buffer
+	for _, member := range [][]byte{body, nil} {
+		w := gzip.NewWriter(&out) // writing to memory does not fail
+		_, _ = w.Write(member)
+		_ = w.Close()
+	}
+	return out.Bytes()
 }
 
 // layout collects the files of an image layout.
