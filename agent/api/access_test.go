@@ -93,6 +93,7 @@ func TestTenantSeesOwnOnly(t *testing.T) {
 // TestTenantWrites: what a tenant may not do with objects, by their content.
 func TestTenantWrites(t *testing.T) {
 	own := instance("acme", "train-1")
+	own.Metadata.UID, own.Metadata.Generation = "", 0 // new
 	others := instance("other", "train-1")
 	archive := instance("acme", "train-1")
 	archive.Spec = &spec.InstanceSpec{Image: "oci-archive:/etc/shadow.tar"}

@@ -17,13 +17,34 @@ import (
 
 // call is one request with the caller the kernel named.
 type call struct {
-	w   http.ResponseWriter
+	w   *answer
 	r   *http.Request
 	who Caller
 	// decoding is the token to hold while a large body becomes objects; nil for
 	// others.
 	decoding chan struct{}
 }
+
+// answer remembers whether anything of it was sent.
+type answer struct {
+	http.ResponseWriter
+	begun bool
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (a *answer) WriteHeader(status int) {
+	a.begun = true
+	a.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (a *answer) Write(text []byte) (int, error) {
+	a.begun = true
+	return a.ResponseWriter.Write(text)
+}
+
+// Unwrap lets an http.ResponseController reach the connection.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // List is how several things are answered.
 type List[T any] struct {

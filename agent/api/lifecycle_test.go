@@ -3,7 +3,9 @@ package api_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"testing"
 
@@ -68,4 +70,21 @@ func TestDefectIsAnAnswer(t *testing.T) {
 	if f := faultOf(t, w); f.Code != string(fault.Internal) {
 		t.Errorf("%+v", f)
 	}
+}
+
+// TestDefectAfterTheAnswerBegan: the connection is cut, and nothing is appended that
+// a reader would take for a part of the answer.
+func TestDefectAfterTheAnswerBegan(t *testing.T) {
+	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "gpuhost_servers 1\n")
+		panic("defect")
+	})
+	server := api.NewServer(api.Options{Log: quiet(), Metrics: metrics}, apitest.New().API())
+	w := httptest.NewRecorder()
+	defer func() {
+		if recover() != http.ErrAbortHandler || w.Body.String() != "gpuhost_servers 1\n" {
+			t.Errorf("the answer goes on: %q", w.Body)
+		}
+	}()
+	server.ServeAs(operator, w, httptest.NewRequest("GET", "/metrics", nil))
 }

@@ -33,6 +33,7 @@ func TestGenerationIsETag(t *testing.T) {
 
 func TestSlowWorkIsAccepted(t *testing.T) {
 	backend := apitest.New()
+	backend.Put(instance("acme", "train-1"))
 	server := newServer(backend)
 	w := ask(server, operator, "PUT", "/v1/tenants/acme/instances/train-1", text(t, instance("acme", "train-1")))
 	want(t, w, http.StatusAccepted)

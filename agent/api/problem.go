@@ -48,9 +48,13 @@ func (f Fault) Err() error {
 func (s *Server) fail(w http.ResponseWriter, c *call, err error) {
 	f := FaultOf(err)
 	if f.Code == string(fault.Internal) {
-		s.options.Log.Error("request ended with a defect", "method", c.r.Method, "path", c.r.URL.Path, "caller", c.who.Name, "error", err)
+		s.logDefect(c, err)
 	}
 	writeFault(w, f)
+}
+
+func (s *Server) logDefect(c *call, err error) {
+	s.options.Log.Error("request ended with a defect", "method", c.r.Method, "path", c.r.URL.Path, "caller", c.who.Name, "error", err)
 }
 
 func writeFault(w http.ResponseWriter, f Fault) {

@@ -139,7 +139,7 @@ func (s *Server) count(conn net.Conn, state http.ConnState) {
 func (s *Server) limited(serve func(*call)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		who, _ := r.Context().Value(callerKey{}).(Caller)
-		c := &call{w: w, r: r, who: who}
+		c := &call{w: &answer{ResponseWriter: w}, r: r, who: who}
 		if !s.limiter.enter(who.UID) {
 			s.tooMany(c)
 			return
@@ -207,7 +207,8 @@ func boundStream(c *call) context.CancelFunc {
 }
 
 // recover turns a defect of one handler into an answer and a log line; the
-// agent and its other callers go on.
+// agent and its other callers go on. An answer that has begun is cut: its reader
+// would take the error for a part of it.
 func (s *Server) recover(c *call) {
 	defect := recover()
 	if defect == nil {
@@ -216,7 +217,13 @@ func (s *Server) recover(c *call) {
 	if defect == http.ErrAbortHandler { // cuts the connection on purpose
 		panic(defect)
 	}
-	s.fail(c.w, c, fault.New(fault.Internal, c.r.Method+" "+c.r.URL.Path, "defect: %v", defect))
+	err := fault.New(fault.Internal, c.r.Method+" "+c.r.URL.Path, "defect: %v", defect)
+	if !c.w.begun {
+		s.fail(c.w, c, err)
+		return
+	}
+	s.logDefect(c, err)
+	panic(http.ErrAbortHandler)
 }
 
 // timedOut names the limit when it was the cause.
