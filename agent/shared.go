@@ -213,5 +213,5 @@ func (s *shared) DropLogs(_ context.Context, stored func(spec.UID) bool) error {
 
 // RemoveTenant implements reconcile.Shared.
 func (s *shared) RemoveTenant(ctx context.Context, tenant string) error {
-	return errors.Join(s.runtime.RemoveTenant(ctx, tenant), s.trees.remove(ctx, tenant))
+	return errors.Join(s.runtime.RemoveTenant(ctx, tenant), s.trees.store.Remove(tenant))
 }

@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"path/filepath"
-	"slices"
 
 	"github.com/gpuhost/gpuhost/agent/sim"
 	"github.com/gpuhost/gpuhost/isolation/drivertree"
@@ -20,6 +19,9 @@ type trees struct {
 
 func (h *host) openTrees() error {
 	h.trees = &trees{store: drivertree.New(filepath.Join(h.paths.Lib, "trees"))}
+	if err := h.trees.store.Tidy(); err != nil {
+		return err
+	}
 	if h.options.Sim == "" {
 		h.log.Warn("no driver tree is mounted into instances: taking it from a real driver is not built yet")
 		return nil
@@ -40,13 +42,4 @@ func (t *trees) Tree(ctx context.Context, tenant string) (string, error) {
 	}
 	made, err := t.store.Ensure(ctx, t.source, drivertree.Key{Tenant: tenant, Version: t.version})
 	return made.Path, err
-}
-
-// remove takes a tenant's copies away.
-func (t *trees) remove(ctx context.Context, tenant string) error {
-	all, err := t.store.List(ctx)
-	if err != nil {
-		return err
-	}
-	return t.store.Prune(ctx, slices.DeleteFunc(all, func(k drivertree.Key) bool { return k.Tenant == tenant }))
 }

@@ -4,7 +4,7 @@
 //	store := drivertree.New(filepath.Join(state, "driver"))
 //	tree, err := store.Ensure(ctx, source, drivertree.Key{Tenant: "acme", Version: "580.95.05"})
 //	// tree.Path is mounted read-only at /usr/local/nvidia
-//	err = store.Prune(ctx, inUse)
+//	err = store.Remove("acme") // with the tenant
 //
 // Why copies: whoever maps a file shares its page cache, and a defect that lets
 // one write there (CVE-2026-31431) would change the library of every other tenant
@@ -24,7 +24,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -81,11 +80,13 @@ func (s *Store) Ensure(ctx context.Context, source string, k Key) (Tree, error) 
 
 // check keeps names from leading anywhere else.
 func (k Key) check() error {
+	return errors.Join(plainName(k.Tenant), plainName(k.Version))
+}
+
+func plainName(name string) error {
 	plain := regexp.MustCompile(`^[a-z0-9][a-zA-Z0-9._-]{0,63}$`)
-	for _, name := range []string{k.Tenant, k.Version} {
-		if !plain.MatchString(name) || strings.Contains(name, "..") {
-			return fault.New(fault.Invalid, "name driver copy", "%q is no plain name", name)
-		}
+	if !plain.MatchString(name) || strings.Contains(name, "..") {
+		return fault.New(fault.Invalid, "name driver copy", "%q is no plain name", name)
 	}
 	return nil
 }
@@ -99,7 +100,7 @@ func (s *Store) make(ctx context.Context, source string, k Key) (Tree, error) {
 	if err != nil {
 		return Tree{}, err
 	}
-	defer func() { _ = removeTree(aside) }()
+	defer func() { _ = os.RemoveAll(aside) }()
 	c := &copier{}
 	if err := c.copyTree(ctx, source, aside); err != nil {
 		return Tree{}, err
@@ -129,58 +130,42 @@ func settle(dir string) error {
 	return nil
 }
 
-// List names the complete copies.
-func (s *Store) List(context.Context) ([]Key, error) {
-	copies, err := filepath.Glob(filepath.Join(s.root, "*", "*"))
-	if err != nil {
-		return nil, fmt.Errorf("list driver copies: %w", err)
+// Remove takes all of a tenant's copies away, the half-made ones of an interrupted
+// Ensure too, and touches no other tenant's. No container of the tenant may mount
+// one: that would empty its folder.
+func (s *Store) Remove(tenant string) error {
+	what := "remove driver copies of tenant " + tenant
+	if err := plainName(tenant); err != nil {
+		return fault.Wrap(fault.Invalid, what, err)
 	}
-	var keys []Key
-	for _, dir := range copies {
-		if k := (Key{Tenant: filepath.Base(filepath.Dir(dir)), Version: filepath.Base(dir)}); k.check() == nil {
-			keys = append(keys, k)
-		}
-	}
-	return keys, nil
+	return fault.Wrap(fault.Internal, what, removeTree(filepath.Join(s.root, tenant)))
 }
 
-// Prune removes the copies that are not in use and what an interrupted Ensure
-// left. It must not run beside an Ensure. A copy that a container still mounts is
-// in use: removing it would empty the container's folder.
-func (s *Store) Prune(ctx context.Context, inUse []Key) error {
-	keys, err := s.List(ctx)
-	if err != nil {
-		return err
-	}
-	remove, err := filepath.Glob(filepath.Join(s.root, "*", asidePrefix+"*"))
-	if err != nil {
-		return fmt.Errorf("list interrupted driver copies: %w", err)
-	}
-	for _, k := range keys {
-		if !slices.Contains(inUse, k) {
-			remove = append(remove, s.Path(k))
+// Tidy removes what an interrupted Ensure or Remove left. It must not run beside one.
+func (s *Store) Tidy() error {
+	for _, folder := range []string{".", "*"} {
+		left, err := filepath.Glob(filepath.Join(s.root, folder, asidePrefix+"*"))
+		if err != nil {
+			return fmt.Errorf("list interrupted driver copies: %w", err)
 		}
-	}
-	for _, dir := range remove {
-		if err := removeTree(dir); err != nil {
-			return fault.Wrap(fault.Internal, "remove driver copy "+dir, err)
+		for _, dir := range left {
+			if err := os.RemoveAll(dir); err != nil {
+				return fault.Wrap(fault.Internal, "remove driver copy "+dir, err)
+			}
 		}
-		_ = os.Remove(filepath.Dir(dir)) // the tenant's folder, when it is empty now
 	}
 	return nil
 }
 
-// removeTree renames first: half a copy must not pass for a whole one.
+// removeTree renames first: half a copy must not pass for a whole one. What is not
+// there is removed already.
 func removeTree(dir string) error {
-	if !strings.HasPrefix(filepath.Base(dir), asidePrefix) {
-		aside := filepath.Join(filepath.Dir(dir), asidePrefix+filepath.Base(dir))
-		if err := os.RemoveAll(aside); err != nil {
-			return err
-		}
-		if err := os.Rename(dir, aside); err != nil {
-			return err
-		}
-		dir = aside
+	aside := filepath.Join(filepath.Dir(dir), asidePrefix+filepath.Base(dir))
+	if err := os.RemoveAll(aside); err != nil {
+		return err
 	}
-	return os.RemoveAll(dir)
+	if err := os.Rename(dir, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.RemoveAll(aside)
 }

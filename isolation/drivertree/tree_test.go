@@ -107,10 +107,10 @@ func TestTenantsShareNoInode(t *testing.T) {
 func TestHostileSourceIsRefused(t *testing.T) {
 	outside := t.TempDir()
 	for name, spoil := range map[string]func(dir string) error{
-		"absolute link":       func(d string) error { return os.Symlink(outside, filepath.Join(d, "lib", "out")) },
-		"link upwards":        func(d string) error { return os.Symlink("../../x", filepath.Join(d, "lib", "out")) },
-		"link through a link": func(d string) error { return os.Symlink("a/../../../x", filepath.Join(d, "lib", "out")) },
-		"fifo":                func(d string) error { return unix.Mkfifo(filepath.Join(d, "lib", "fifo"), 0o600) },
+		"absolute link":       func(d string) error { return os.Symlink(outside, filepath.Join(d, "lib64", "out")) },
+		"link upwards":        func(d string) error { return os.Symlink("../../x", filepath.Join(d, "lib64", "out")) },
+		"link through a link": func(d string) error { return os.Symlink("a/../../../x", filepath.Join(d, "lib64", "out")) },
+		"fifo":                func(d string) error { return unix.Mkfifo(filepath.Join(d, "lib64", "fifo"), 0o600) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			from, root := source(t), filepath.Join(t.TempDir(), "driver")
@@ -137,30 +137,82 @@ func TestKeyLeadsNowhereElse(t *testing.T) {
 	}
 }
 
-func TestPruneKeepsWhatIsInUse(t *testing.T) {
+// heldContext stops whoever asks it in the middle of a copy.
+type heldContext struct {
+	context.Context
+	asked         int
+	reached, goOn chan struct{}
+}
+
+func (c *heldContext) Err() error {
+	if c.asked++; c.asked == 3 {
+		close(c.reached)
+		<-c.goOn
+	}
+	return c.Context.Err()
+}
+
+// TestRemovingATenantDisturbsNoOther: each tenant has a lane, and lanes run side by
+// side.
+func TestRemovingATenantDisturbsNoOther(t *testing.T) {
 	from, root := source(t), filepath.Join(t.TempDir(), "driver")
 	s := New(root)
-	keep, drop := key(), Key{"globex", "570.1"}
-	for _, k := range []Key{keep, drop} {
-		if _, err := s.Ensure(t.Context(), from, k); err != nil {
-			t.Fatal(err)
-		}
+	if _, err := s.Ensure(t.Context(), from, key()); err != nil {
+		t.Fatal(err)
 	}
 	if err := os.MkdirAll(filepath.Join(root, "acme", asidePrefix+"42", "lib"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	other := Key{"globex", "570.1"}
+	held := &heldContext{Context: t.Context(), reached: make(chan struct{}), goOn: make(chan struct{})}
+	made := make(chan error, 1)
+	go func() {
+		_, err := s.Ensure(held, from, other)
+		made <- err
+	}()
+	<-held.reached
 	for range 2 {
-		if err := s.Prune(t.Context(), []Key{keep}); err != nil {
+		if err := s.Remove("acme"); err != nil {
+			t.Error(err)
+		}
+	}
+	close(held.goOn)
+	if err := <-made; err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff(listing(t, from), listing(t, s.Path(other))); diff != "" {
+		t.Error(diff)
+	}
+	if entries, err := os.ReadDir(root); err != nil || len(entries) != 1 {
+		t.Errorf("left in the store: %v, %v", entries, err)
+	}
+	if err := s.Remove("../acme"); !fault.Is(err, fault.Invalid) {
+		t.Errorf("a path for a name: %v", err)
+	}
+}
+
+func TestTidyTakesWhatWasInterrupted(t *testing.T) {
+	from, root := source(t), filepath.Join(t.TempDir(), "driver")
+	s := New(root)
+	if err := s.Tidy(); err != nil {
+		t.Errorf("nothing is there yet: %v", err)
+	}
+	tree, err := s.Ensure(t.Context(), from, key())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, left := range []string{"acme/" + asidePrefix + "42", asidePrefix + "globex/570.1"} {
+		if err := os.MkdirAll(filepath.Join(root, left, "lib"), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	keys, err := s.List(t.Context())
-	if diff := cmp.Diff([]Key{keep}, keys); err != nil || diff != "" {
-		t.Errorf("List: %v %s", err, diff)
+	if err := s.Tidy(); err != nil {
+		t.Fatal(err)
 	}
-	entries, _ := os.ReadDir(root)
-	if len(entries) != 1 {
-		t.Errorf("left in the store: %v", entries)
+	have, err := filepath.Glob(filepath.Join(root, "*", "*"))
+	top, _ := os.ReadDir(root)
+	if diff := cmp.Diff([]string{tree.Path}, have); err != nil || diff != "" || len(top) != 1 {
+		t.Errorf("%v %v %s", err, top, diff)
 	}
 }
 
