@@ -16,11 +16,11 @@ import (
 	"github.com/gpuhost/gpuhost/agent/spec"
 )
 
-// Survivor is a process that a kill did not end in time. State D with a driver's
+// Survivor is a thread that a kill did not end in time. State D with a driver's
 // function in Wchan means that the kernel itself hangs: only hand-over's
 // quarantine and a reboot are left.
 type Survivor struct {
-	PID     int
+	TID     int // the PID of a process with one thread
 	Command string
 	State   string // one letter, as in /proc/PID/stat
 	Wchan   string // the kernel function it sleeps in; "" when unknown
@@ -32,15 +32,25 @@ type SurvivorsError struct {
 	Survivors []Survivor
 }
 
-// Error names every survivor.
+// mostNamed keeps the text short: a process may have thousands of threads.
+const mostNamed = 8
+
+// Error names the survivors, the first of many.
 func (e *SurvivorsError) Error() string {
 	var named []string
-	for _, s := range e.Survivors {
-		one := fmt.Sprintf("%d (%s) in state %s", s.PID, s.Command, s.State)
+	for i, s := range e.Survivors {
+		if i == mostNamed {
+			named = append(named, fmt.Sprintf("and %d more", len(e.Survivors)-i))
+			break
+		}
+		one := fmt.Sprintf("%d (%s) in state %s", s.TID, s.Command, s.State)
 		if s.Wchan != "" {
 			one += " at " + s.Wchan
 		}
 		named = append(named, one)
+	}
+	if len(named) == 0 {
+		return "still alive: somebody whom the kernel does not name"
 	}
 	return "still alive: " + strings.Join(named, ", ")
 }
@@ -60,11 +70,22 @@ func (t *Tree) Kill(ctx context.Context, uid spec.UID) error {
 	if err == nil || ctx.Err() == nil {
 		return fault.Wrap(fault.Internal, "wait for the end of instance "+string(uid), err)
 	}
-	left, _ := pids(dir)
-	if len(left) == 0 {
-		return nil // emptied between the deadline and the look
+	return fault.Wrap(fault.Busy, "kill instance "+string(uid), outlived(dir))
+}
+
+// outlived names who is left in a cgroup whose time is over; nil if it emptied
+// after all. The kernel's word is populated: cgroup.procs passes over a process of
+// which only a thread hangs, on its way out, in a driver.
+func outlived(dir string) error {
+	busy, err := populated(dir)
+	if err != nil || !busy {
+		return err
 	}
-	return fault.New(fault.Busy, "kill instance "+string(uid), "%w", survivors(left))
+	left, err := threads(dir)
+	if err != nil {
+		return fmt.Errorf("name who is left: %w", err)
+	}
+	return survivors(left)
 }
 
 func gone(err error) bool {
@@ -100,18 +121,18 @@ func waitEmpty(ctx context.Context, dir string) error {
 	}
 }
 
-func survivors(pids []int) *SurvivorsError {
+func survivors(tids []int) *SurvivorsError {
 	e := &SurvivorsError{}
-	for _, pid := range pids {
-		e.Survivors = append(e.Survivors, survivor(pid))
+	for _, tid := range tids {
+		e.Survivors = append(e.Survivors, survivor(tid))
 	}
 	return e
 }
 
-// survivor describes pid as far as /proc still tells.
-func survivor(pid int) Survivor {
-	proc := fmt.Sprintf("/proc/%d/", pid)
-	s := Survivor{PID: pid, Command: "?", State: "?"}
+// survivor describes a thread as far as /proc still tells.
+func survivor(tid int) Survivor {
+	proc := fmt.Sprintf("/proc/%d/", tid)
+	s := Survivor{TID: tid, Command: "?", State: "?"}
 	if stat, err := os.ReadFile(proc + "stat"); err == nil {
 		s.Command, s.State = parseStat(string(stat))
 	}

@@ -10,6 +10,8 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/gpuhost/gpuhost/agent/fault"
 )
 
 // Attached is one device program found on a cgroup.
@@ -53,11 +55,35 @@ func programSpec(rules []Rule) (*ebpf.ProgramSpec, error) {
 	}, nil
 }
 
+// replaceTries bounds how often a replacement starts again because somebody else
+// changed the programs meanwhile.
+const replaceTries = 10
+
 // replace makes the program of rules the only one attached to dir itself. At no
 // moment is there none where there was one: the kernel swaps the first in one
 // step, and any further one goes after, which can only loosen towards the new.
 func replace(dir *os.File, rules []Rule) error {
-	present, err := attached(dir, 0)
+	return replaceFound(dir, rules, func() ([]Attached, error) { return attached(dir, 0) })
+}
+
+// replaceFound is replace with its look at what is attached. What was found may be
+// gone a moment later: ENOENT says so, and then it looks again.
+func replaceFound(dir *os.File, rules []Rule, find func() ([]Attached, error)) error {
+	want, err := programSpec(rules)
+	if err != nil {
+		return err
+	}
+	for range replaceTries {
+		if err = replaceOnce(dir, rules, want, find); !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	// Not %w: whoever asks for ErrNotExist would take the cgroup for gone.
+	return fault.New(fault.Busy, "replace device program of "+dir.Name(), "its programs changed %d times meanwhile: %v", replaceTries, err)
+}
+
+func replaceOnce(dir *os.File, rules []Rule, want *ebpf.ProgramSpec, find func() ([]Attached, error)) error {
+	present, err := find()
 	if err != nil {
 		return err
 	}
@@ -65,10 +91,6 @@ func replace(dir *os.File, rules []Rule) error {
 		if same, err := present[0].Is(rules); err != nil || same {
 			return err
 		}
-	}
-	want, err := programSpec(rules)
-	if err != nil {
-		return err
 	}
 	program, err := ebpf.NewProgram(want)
 	if err != nil {

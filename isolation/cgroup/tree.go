@@ -21,15 +21,16 @@ import (
 // own: the kernel is asked every time, so a restarted agent sees the same.
 type Tree struct {
 	paths    isolation.Paths
-	uvmMajor uint32
+	uvmMajor func() uint32
 }
 
 var _ isolation.Cgroups = (*Tree)(nil)
 
 // New takes the v2 mount and the agent's root below it. uvmMajor is the major
-// of nvidia-uvm, 0 where there is none. A mount that is not cgroup v2 is
+// of nvidia-uvm, 0 while there is none: the module may be loaded later, and get
+// another after a reload. A mount that is not cgroup v2 is
 // refused as unsupported.
-func New(paths isolation.Paths, uvmMajor uint32) (*Tree, error) {
+func New(paths isolation.Paths, uvmMajor func() uint32) (*Tree, error) {
 	const what = "use cgroup v2"
 	var st unix.Statfs_t
 	if err := unix.Statfs(paths.CgroupMount, &st); err != nil {
@@ -48,6 +49,10 @@ func New(paths isolation.Paths, uvmMajor uint32) (*Tree, error) {
 // Make creates the parent cgroup and attaches the outer program of the lease.
 // Any other program on it is replaced in one step.
 func (t *Tree) Make(_ context.Context, lease isolation.Lease) error {
+	if len(lease.GPUs) > 0 && t.uvmMajor() == 0 {
+		return fault.New(fault.Temporary, "make cgroup of "+string(lease.UID), "the kernel module nvidia-uvm is not loaded, without which no GPU computes").
+			WithHint("modprobe nvidia-uvm")
+	}
 	dir := t.paths.CgroupDir(lease.UID)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fault.Wrap(fault.Internal, "make cgroup of "+string(lease.UID), err)
@@ -55,30 +60,30 @@ func (t *Tree) Make(_ context.Context, lease isolation.Lease) error {
 	if err := t.delegate(dir); err != nil {
 		return err
 	}
-	return t.attach(lease.UID, t.rules(lease))
+	parent, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("open cgroup of %s: %w", lease.UID, err)
+	}
+	defer parent.Close()
+	return replace(parent, t.rules(lease))
 }
 
 // Fence replaces the outer program by one that refuses everything. Opens that
 // happened before stay open: the holders are ended by Kill.
 func (t *Tree) Fence(_ context.Context, uid spec.UID) error {
-	err := t.attach(uid, nil)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
-func (t *Tree) attach(uid spec.UID, rules []Rule) error {
 	dir, err := os.Open(t.paths.CgroupDir(uid))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // no cgroup, no process. No later ENOENT means that.
+	}
 	if err != nil {
 		return fmt.Errorf("open cgroup of %s: %w", uid, err)
 	}
 	defer dir.Close()
-	return replace(dir, rules)
+	return replace(dir, nil)
 }
 
 func (t *Tree) rules(lease isolation.Lease) []Rule {
-	return Rules(isolation.Grant(lease, t.uvmMajor))
+	return Rules(isolation.Grant(lease, t.uvmMajor()))
 }
 
 // State reads the cgroup and compares its program with the lease's.
@@ -236,39 +241,4 @@ func removeTree(dir string) error {
 		return &fs.PathError{Op: "rmdir", Path: dir, Err: err}
 	}
 	return nil
-}
-
-// Pids lists the processes of an instance: of the leaf and all below the parent
-// but the agent's own canary.
-func (t *Tree) Pids(_ context.Context, uid spec.UID) ([]int, error) {
-	return pids(t.paths.CgroupDir(uid), filepath.Join(t.paths.CgroupMount, t.paths.CanaryCgroup(uid)))
-}
-
-// pids walks the subtree, passing over the folders but; one that vanishes
-// meanwhile holds nobody.
-func pids(dir string, but ...string) ([]int, error) {
-	own, err := readPids(filepath.Join(dir, "cgroup.procs"))
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("list %s: %w", dir, err)
-	}
-	for _, e := range entries {
-		child := filepath.Join(dir, e.Name())
-		if !e.IsDir() || slices.Contains(but, child) {
-			continue
-		}
-		below, err := pids(child, but...)
-		if err != nil {
-			return nil, err
-		}
-		own = append(own, below...)
-	}
-	slices.Sort(own)
-	return slices.Compact(own), nil
 }
