@@ -31,6 +31,8 @@ func TestMain(m *testing.M) { hosttest.Main(m) }
 
 const uvmMajor = 510
 
+func uvm() uint32 { return uvmMajor }
+
 // host is the room on its real parts: containerd, runc, cgroups, nodes, pins,
 // log writers and the audit. The network is another room's: instances have none.
 type host struct {
@@ -69,9 +71,9 @@ func must(t testing.TB, err error) {
 
 func (h *host) boot() {
 	h.t.Helper()
-	tree, err := cgroup.New(h.paths, uvmMajor)
+	tree, err := cgroup.New(h.paths, uvm)
 	must(h.t, err)
-	nodes, err := node.Open(h.paths, uvmMajor)
+	nodes, err := node.Open(h.paths, uvm)
 	must(h.t, err)
 	pins, err := pin.Open(h.paths)
 	must(h.t, err)
@@ -81,7 +83,7 @@ func (h *host) boot() {
 	})
 	h.client = h.containerd()
 	wardens := launch.New(launch.Config{Paths: h.paths})
-	h.auditor = audit.New(audit.Config{Paths: h.paths, UVMMajor: uvmMajor, Cgroups: tree, Canary: wardens})
+	h.auditor = audit.New(audit.Config{Paths: h.paths, UVMMajor: uvm, Cgroups: tree, Canary: wardens})
 	h.room = isolation.New(isolation.Deps{
 		Containers: h.client, Tasks: h.client, Images: h.client, Cgroups: tree, Nodes: nodes, Pins: pins, Wardens: wardens,
 		Auditor: h.auditor, Guard: noNetwork{}, Secrets: noSecrets{}, Trees: h.driverTree(), Exits: noJournal{}, Now: time.Now,
