@@ -169,12 +169,11 @@ func (h *host) openDrivers(ctx context.Context) error {
 
 // openIsolation opens what touches cgroups, nodes and namespaces.
 func (h *host) openIsolation(context.Context) error {
-	uvm := h.uvmMajor()
 	var err error
-	if h.cgroups, err = cgroup.New(h.layout, uvm); err != nil {
+	if h.cgroups, err = cgroup.New(h.layout, h.uvmMajor); err != nil {
 		return err
 	}
-	if h.nodes, err = node.Open(h.layout, uvm); err != nil {
+	if h.nodes, err = node.Open(h.layout, h.uvmMajor); err != nil {
 		return err
 	}
 	if h.pins, err = pin.Open(h.layout); err != nil {
@@ -226,7 +225,7 @@ func (h *host) openRooms(context.Context) error {
 	h.isolation = isolation.New(isolation.Deps{
 		Containers: h.runtime, Tasks: h.runtime, Images: h.runtime,
 		Cgroups: h.cgroups, Nodes: h.nodes, Pins: h.pins, Wardens: h.launcher,
-		Auditor: audit.New(audit.Config{Paths: h.layout, UVMMajor: h.uvmMajor(), Cgroups: h.cgroups, Canary: h.launcher}),
+		Auditor: audit.New(audit.Config{Paths: h.layout, UVMMajor: h.uvmMajor, Cgroups: h.cgroups, Canary: h.launcher}),
 		Guard:   h.guard, Secrets: secrets{h.store}, Trees: h.trees, Exits: exits{h.store}, Now: time.Now,
 	})
 	return nil
@@ -262,7 +261,7 @@ func (h *host) openLoop(ctx context.Context) error {
 	return h.loop.Recover(ctx)
 }
 
-// uvmMajor is nvidia-uvm's dynamic major, 0 where no driver is loaded.
+// uvmMajor is nvidia-uvm's dynamic major now, 0 while it is not loaded.
 func (h *host) uvmMajor() uint32 {
 	if h.options.Sim != "" {
 		return sim.MajorUVM

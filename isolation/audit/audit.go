@@ -34,7 +34,7 @@ type Canary interface {
 // Config is what an auditor works with.
 type Config struct {
 	Paths    isolation.Paths
-	UVMMajor uint32 // of nvidia-uvm, 0 where there is none
+	UVMMajor func() uint32 // of nvidia-uvm, 0 while there is none
 	Cgroups  Cgroups
 	Canary   Canary
 }
@@ -113,7 +113,7 @@ func (a *Auditor) want(ctx context.Context, lease isolation.Lease) Want {
 	controllers, err := a.config.Cgroups.Controllers(ctx)
 	return Want{
 		Lease:       lease,
-		Nodes:       isolation.Grant(lease, a.config.UVMMajor),
+		Nodes:       isolation.Grant(lease, a.config.UVMMajor()),
 		Controllers: Fact[[]string]{controllers, err},
 	}
 }

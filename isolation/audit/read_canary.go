@@ -29,7 +29,7 @@ func (a *Auditor) tryNodes(ctx context.Context, want Want) ([]canary.Result, err
 		return nil, err
 	}
 	var nodes []canary.Node
-	for name, n := range bait(a.config.UVMMajor) {
+	for name, n := range bait(a.config.UVMMajor()) {
 		nodes = append(nodes, canary.Node{Path: filepath.Join(folder, name), Major: n.major, Minor: n.minor})
 	}
 	own := a.config.Paths.NodeDir(want.Lease.UID)
@@ -97,7 +97,7 @@ func (a *Auditor) layBait() (string, error) {
 	if err := os.Mkdir(folder, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", fmt.Errorf("lay bait: %w", err)
 	}
-	for name, n := range bait(a.config.UVMMajor) {
+	for name, n := range bait(a.config.UVMMajor()) {
 		err := unix.Mknod(filepath.Join(folder, name), unix.S_IFCHR|0o600, int(unix.Mkdev(n.major, n.minor)))
 		if err != nil && !errors.Is(err, unix.EEXIST) {
 			return "", fmt.Errorf("lay bait %s: %w", name, err)

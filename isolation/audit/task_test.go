@@ -30,6 +30,8 @@ func TestMain(m *testing.M) { hosttest.Main(m) }
 
 const uvmMajor = 510
 
+func uvm() uint32 { return uvmMajor }
+
 // host is what the agent has set up before the first task.
 type host struct {
 	t       testing.TB
@@ -57,10 +59,10 @@ func newHost(t testing.TB) *host {
 		Warden:      hosttest.Build(t, "./isolation/warden"),
 	}
 	var err error
-	if h.tree, err = cgroup.New(h.paths, uvmMajor); err != nil {
+	if h.tree, err = cgroup.New(h.paths, uvm); err != nil {
 		t.Fatal(err)
 	}
-	if h.nodes, err = node.Open(h.paths, uvmMajor); err != nil {
+	if h.nodes, err = node.Open(h.paths, uvm); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -71,7 +73,7 @@ func newHost(t testing.TB) *host {
 			t.Error(err)
 		}
 	})
-	h.auditor = New(Config{Paths: h.paths, UVMMajor: uvmMajor, Cgroups: h.tree, Canary: launch.New(launch.Config{Paths: h.paths})})
+	h.auditor = New(Config{Paths: h.paths, UVMMajor: uvm, Cgroups: h.tree, Canary: launch.New(launch.Config{Paths: h.paths})})
 	return h
 }
 

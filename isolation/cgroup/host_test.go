@@ -30,7 +30,7 @@ func newTree(t testing.TB) (*Tree, isolation.Paths) {
 		CgroupMount: "/sys/fs/cgroup",
 		CgroupRoot:  fmt.Sprintf("/gpuhost-cgrouptest-%d-%d", os.Getpid(), time.Now().UnixNano()),
 	}
-	tree, err := New(paths, 510)
+	tree, err := New(paths, func() uint32 { return 510 })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,6 +105,32 @@ func TestOuterProgramLetsOnlyTheGrantThrough(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("opens inside the cgroup (-want +got):\n%s", diff)
+	}
+}
+
+// TestGPUsWaitForUVM: the module is loaded after the agent started, and then granted.
+func TestGPUsWaitForUVM(t *testing.T) {
+	tree, _ := newTree(t)
+	var major uint32
+	tree.uvmMajor = func() uint32 { return major }
+	with, without := lease("aaaaaaaa", 0), lease("bbbbbbbb")
+	if err := tree.Make(t.Context(), with); !fault.Is(err, fault.Temporary) || fault.HintOf(err) != "modprobe nvidia-uvm" {
+		t.Errorf("have %v, hint %q", err, fault.HintOf(err))
+	}
+	if err := tree.Make(t.Context(), without); err != nil {
+		t.Error(err)
+	}
+	for _, major = range []uint32{510, 507} {
+		if err := tree.Make(t.Context(), with); err != nil {
+			t.Fatal(err)
+		}
+		programs, err := tree.Outer(t.Context(), with.UID)
+		if err != nil || len(programs) != 1 {
+			t.Fatalf("have %d programs, %v", len(programs), err)
+		}
+		if same, err := programs[0].Is(Rules(isolation.Grant(with, major))); err != nil || !same {
+			t.Errorf("major %d is not granted: %v", major, err)
+		}
 	}
 }
 
@@ -392,7 +418,7 @@ func TestControllersAreEnabledDownThePath(t *testing.T) {
 }
 
 func TestNewRefusesWhatIsNoCgroupV2(t *testing.T) {
-	_, err := New(isolation.Paths{CgroupMount: t.TempDir(), CgroupRoot: "/gpuhost-x"}, 0)
+	_, err := New(isolation.Paths{CgroupMount: t.TempDir(), CgroupRoot: "/gpuhost-x"}, nil)
 	if !fault.Is(err, fault.Unsupported) {
 		t.Errorf("New = %v", err)
 	}

@@ -20,7 +20,7 @@ func open(t testing.TB) (*Store, isolation.Paths) {
 	t.Helper()
 	hosttest.Need(t)
 	paths := isolation.Paths{Nodes: filepath.Join(t.TempDir(), "nodes")}
-	s, err := Open(paths, 510)
+	s, err := Open(paths, func() uint32 { return 510 })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,13 +140,33 @@ func TestMakeConverges(t *testing.T) {
 	})
 }
 
+// TestAnotherMajorMakesAnotherNode: nvidia-uvm was loaded, or loaded again, after the
+// agent started.
+func TestAnotherMajorMakesAnotherNode(t *testing.T) {
+	s, _ := open(t)
+	major := uint32(0)
+	s.uvmMajor = func() uint32 { return major }
+	l := lease(0)
+	for _, major = range []uint32{0, 510, 507} {
+		if major != 0 && state(t, s, l).Complete {
+			t.Errorf("complete without major %d", major)
+		}
+		if err := s.Make(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+		if got := state(t, s, l); !got.Complete || len(got.Nodes) != len(isolation.Grant(l, major)) {
+			t.Errorf("major %d: %+v", major, got)
+		}
+	}
+}
+
 func TestOpenAdoptsTheMountOfAnEarlierAgent(t *testing.T) {
 	s, paths := open(t)
 	l := lease(0)
 	if err := s.Make(t.Context(), l); err != nil {
 		t.Fatal(err)
 	}
-	later, err := Open(paths, 510)
+	later, err := Open(paths, func() uint32 { return 510 })
 	if err != nil {
 		t.Fatal(err)
 	}

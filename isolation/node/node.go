@@ -48,14 +48,15 @@ const (
 // Store is the tmpfs with the nodes. It keeps no state beside it.
 type Store struct {
 	paths    isolation.Paths
-	uvmMajor uint32
+	uvmMajor func() uint32
 }
 
 var _ isolation.Nodes = (*Store)(nil)
 
 // Open mounts the tmpfs at paths.Nodes, or adopts the one that an earlier
-// agent mounted there. uvmMajor is the major of nvidia-uvm, 0 where there is none.
-func Open(paths isolation.Paths, uvmMajor uint32) (*Store, error) {
+// agent mounted there. uvmMajor is the major of nvidia-uvm, 0 while there is
+// none: it is asked each time, for the module may be loaded later.
+func Open(paths isolation.Paths, uvmMajor func() uint32) (*Store, error) {
 	s := &Store{paths: paths, uvmMajor: uvmMajor}
 	if err := s.mount(); err != nil {
 		return nil, fault.Wrap(fault.Internal, "open private device nodes", err)
@@ -135,7 +136,7 @@ func (s *Store) make(lease isolation.Lease) error {
 	if err := os.MkdirAll(dir, folderMode); err != nil {
 		return err
 	}
-	want := isolation.Grant(lease, s.uvmMajor)
+	want := isolation.Grant(lease, s.uvmMajor())
 	if err := removeOthers(dir, want); err != nil {
 		return err
 	}
@@ -214,7 +215,7 @@ func isNode(st unix.Stat_t, n isolation.Node) bool {
 // State lists what lies in the instance's folder. It is complete when that is
 // the lease's grant with the right owner and mode, and nothing else.
 func (s *Store) State(_ context.Context, lease isolation.Lease) (isolation.NodesState, error) {
-	want := isolation.Grant(lease, s.uvmMajor)
+	want := isolation.Grant(lease, s.uvmMajor())
 	dir := s.paths.NodeDir(lease.UID)
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
