@@ -1,9 +1,9 @@
 package network
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
-	"hash/fnv"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -71,13 +71,22 @@ func (p *Planner) Compile(vpc VPC, have Marks) (*Rules, error) {
 	if c.same(p.last) && have.equal(p.last.rules.Marks) {
 		return p.last.rules, nil
 	}
-	c.allocation = newAllocation(have, c.digests)
+	c.allocation = newAllocation(have, c.wanted())
 	c.assemble()
 	p.forget(c)
 	rules := *c.rules
 	c.rules.Stale = nil // once is enough: flows of the new epoch bear the same marks
 	p.last = c
 	return &rules, nil
+}
+
+// marksOf are the epochs of a table, which need not be read out of the one that
+// was compiled last.
+func (p *Planner) marksOf(router *ruleset.State) Marks {
+	if p.last != nil && router.Of(p.last.rules.Router) {
+		return p.last.rules.Marks
+	}
+	return MarksOf(router)
 }
 
 // compilation is the state of one Compile.
@@ -88,14 +97,14 @@ type compilation struct {
 	around     *surroundings
 	groups     map[string]*parsedGroup // that are bound
 	referenced []string                // groups that rules in use name, sorted
-	digests    map[string]string       // by policy chain
+	digests    [][2]string             // of the policies of each of the roster's lists
 	allocation *allocation
 	rules      *Rules
 }
 
 // same says whether the compilation before was made of the same.
 func (c *compilation) same(before *compilation) bool {
-	return before != nil && c.roster == before.roster && c.around == before.around && maps.Equal(c.digests, before.digests)
+	return before != nil && c.roster == before.roster && c.around == before.around && slices.Equal(c.digests, before.digests)
 }
 
 // parse reads the groups that are bound.
@@ -180,55 +189,79 @@ func (g *parsedGroup) rules(s side) []policy.Rule {
 	return g.egress
 }
 
-// digest names what each policy means: its rules, and who is in the groups they
-// name.
+// digest names what each policy means. Where no endpoint changed and no group of
+// a list, it means what it meant before.
 func (c *compilation) digest() {
-	c.digests = make(map[string]string, 2*len(c.roster.lists))
-	var text []byte
-	for _, list := range c.roster.lists {
-		for half, chain := range list.chains {
-			text = text[:0]
-			for _, name := range list.groups {
-				group := c.groups[name]
-				text = append(append(append(append(text, name...), ' '), group.digest[half]...), '\n')
-				for _, referenced := range group.names[half] {
-					text = fmt.Appendf(text, "%s has %s\n", referenced, c.roster.group(referenced).digest)
-				}
-			}
-			c.digests[chain] = string(text)
+	c.digests = make([][2]string, len(c.roster.lists))
+	before := c.planner.last
+	if before != nil && before.roster != c.roster {
+		before = nil
+	}
+	for i, list := range c.roster.lists {
+		if before != nil && !slices.ContainsFunc(list.groups, func(g string) bool { return c.groups[g] != before.groups[g] }) {
+			c.digests[i] = before.digests[i]
+			continue
+		}
+		for half := range list.chains {
+			c.digests[i][half] = c.meaning(list, half)
 		}
 	}
-	for chain, text := range c.digests {
-		c.digests[chain] = shortHash(text)
+}
+
+// meaning is a policy's: its rules, and who is in the groups they name.
+func (c *compilation) meaning(list groupList, half int) string {
+	var text strings.Builder
+	for _, name := range list.groups {
+		group := c.groups[name]
+		fmt.Fprintf(&text, "%s %s\n", name, group.digest[half])
+		for _, referenced := range group.names[half] {
+			fmt.Fprintf(&text, "%s has %s\n", referenced, c.roster.group(referenced).digest)
+		}
 	}
+	return shortHash(text.String())
+}
+
+// wanted are the digests by policy chain.
+func (c *compilation) wanted() map[string]string {
+	wanted := make(map[string]string, 2*len(c.digests))
+	for i, list := range c.roster.lists {
+		for half, chain := range list.chains {
+			wanted[chain] = c.digests[i][half]
+		}
+	}
+	return wanted
 }
 
 // assemble puts the tables together.
 func (c *compilation) assemble() {
 	router := &ruleset.Table{Family: ruleset.INet, Name: c.planner.table}
-	guard := guardTable(c.planner.table)
-	guard.Counters, guard.Chains = []string{spoofCounter}, c.roster.guards
-	for _, list := range c.roster.lists {
+	if before := c.planner.last; before != nil { // it will be about as long
+		router.Sets = make([]*ruleset.Set, 0, len(before.rules.Router.Sets)+8)
+		router.Chains = make([]*ruleset.Chain, 0, len(before.rules.Router.Chains)+8)
+	}
+	for i, list := range c.roster.lists {
 		for _, s := range []side{inbound(), outbound()} {
-			compiled := c.policy(s, list)
+			compiled := c.policy(s, list, c.digests[i][s.half()])
 			router.Sets = append(router.Sets, compiled.sets...)
 			router.Chains = append(router.Chains, compiled.chains...)
 		}
 	}
-	router.Sets = slices.Concat(router.Sets, c.roster.sets, c.around.sets)
+	router.Sets = append(append(router.Sets, c.roster.sets...), c.around.sets...)
 	for _, group := range c.referenced {
 		router.Sets = append(router.Sets, c.roster.group(group).set)
 	}
 	marks := c.allocation.next
 	marks.Generation = c.generation()
-	router.Chains = append(slices.Concat(router.Chains, c.roster.chains, c.around.chains), markChain(marks))
+	router.Chains = append(append(append(router.Chains, c.roster.chains...), c.around.chains...), markChain(marks))
 	router.Counters = append(slices.Clone(c.roster.counters), fixedCounters()...)
+	guard := guardTable(c.planner.table)
+	guard.Counters, guard.Chains = []string{spoofCounter}, c.roster.guards
 	c.rules = &Rules{Guard: guard, Router: router, Marks: marks, Stale: c.allocation.stale}
 }
 
-func (c *compilation) policy(s side, list groupList) compiledPolicy {
+func (c *compilation) policy(s side, list groupList, digest string) compiledPolicy {
 	chain := list.chains[s.half()]
-	stamp := c.allocation.stamp(s, chain, c.digests[chain])
+	stamp := c.allocation.stamp(s, chain, digest)
 	if known, there := c.planner.policies[chain]; there && known.stamp == stamp {
 		return known
 	}
@@ -243,20 +276,20 @@ func (c *compilation) policy(s side, list groupList) compiledPolicy {
 
 // generation names the meaning of everything loaded, whatever epochs it got.
 func (c *compilation) generation() string {
-	h := fnv.New64a()
-	for _, text := range []string{c.planner.table, c.around.text, c.roster.text} {
-		_, _ = io.WriteString(h, text+"\n") // a hash takes everything
-	}
-	for _, list := range c.roster.lists {
-		for _, chain := range list.chains {
-			_, _ = io.WriteString(h, chain+" "+c.digests[chain]+"\n")
+	text := fmt.Appendln(nil, c.planner.table, c.around.digest, c.roster.digest)
+	for i, list := range c.roster.lists {
+		for half, chain := range list.chains {
+			text = append(append(append(append(text, chain...), ' '), c.digests[i][half]...), '\n')
 		}
 	}
-	return fmt.Sprintf("%016x", h.Sum64())
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:8])
 }
 
 // forget drops what the planner remembers of things no longer in use.
 func (p *Planner) forget(c *compilation) {
-	maps.DeleteFunc(p.policies, func(chain string, _ compiledPolicy) bool { return c.digests[chain] == "" })
+	if p.last == nil || p.last.roster != c.roster {
+		maps.DeleteFunc(p.policies, func(chain string, _ compiledPolicy) bool { _, used := c.allocation.next.Policies[chain]; return !used })
+	}
 	maps.DeleteFunc(p.groups, func(name string, _ *parsedGroup) bool { _, there := c.vpc.Groups[name]; return !there })
 }

@@ -59,13 +59,13 @@ func RulesInForce(router *ruleset.State, e Endpoint) bool {
 // GuardedLinks are the rules that can be in force where a guard needs its link:
 // without the guards of instances that have none.
 func (r *Rules) GuardedLinks(linked func(instance spec.UID) bool) *Rules {
-	guard := *r.Guard
+	guard := &ruleset.Table{Family: r.Guard.Family, Name: r.Guard.Name, Counters: r.Guard.Counters, Sets: r.Guard.Sets}
 	guard.Chains = slices.DeleteFunc(slices.Clone(r.Guard.Chains), func(c *ruleset.Chain) bool {
 		instance, ok := InstanceOf(c.Base.Device)
 		return ok && !linked(instance)
 	})
 	rules := *r
-	rules.Guard = &guard
+	rules.Guard = guard
 	return &rules
 }
 

@@ -108,20 +108,22 @@ func MarksOf(state *ruleset.State) Marks {
 // allocation gives policies their epochs: the present one while the digest
 // stays, the next free one when it changed.
 type allocation struct {
-	have Marks
 	next Marks
-	used map[uint32]bool // tags of policies that stay
+	used map[uint32]bool // tags of policies that stay; only where some come round again
 	// stale are the marks of tags given out again after a whole round: flows
 	// that still bear them must be forgotten first.
 	stale []FlowMark
 }
 
 func newAllocation(have Marks, wanted map[string]string) *allocation {
-	a := &allocation{have: have, next: Marks{Epoch: have.Epoch, Policies: map[string]Stamp{}}, used: map[uint32]bool{}}
+	a := &allocation{next: Marks{Epoch: have.Epoch, Policies: make(map[string]Stamp, len(wanted))}, used: map[uint32]bool{}}
+	round := have.Epoch+uint64(len(wanted)) > epochBits
 	for chain, digest := range wanted {
 		if stamp := have.Policies[chain]; stamp.Epoch != 0 && stamp.Digest == digest {
 			a.next.Policies[chain] = stamp
-			a.used[tag(stamp.Epoch)] = true
+			if round {
+				a.used[tag(stamp.Epoch)] = true
+			}
 		}
 	}
 	return a

@@ -124,7 +124,7 @@ func whyOpen(want *VPC, have Have) string {
 
 // load compiles the VPC and finds what differs. No changes: nothing to load.
 func (p *Planner) load(vpc VPC, have Have) (LoadArgs, error) {
-	rules, err := p.Compile(vpc, MarksOf(have.Router))
+	rules, err := p.Compile(vpc, p.marksOf(have.Router))
 	if err != nil {
 		return LoadArgs{}, err
 	}
@@ -139,11 +139,13 @@ func (p *Planner) load(vpc VPC, have Have) (LoadArgs, error) {
 	}
 	for _, c := range changes {
 		args.Changes = append(args.Changes, c.Summary()...)
+		if c.Table.Family == ruleset.Netdev {
+			args.Gone = gone(have.Guard, c.Flush, vpc.Endpoints)
+		}
 	}
 	if n := len(args.Changes); n > maxChanges {
 		args.Changes = append(args.Changes[:maxChanges:maxChanges], fmt.Sprintf("and %d more", n-maxChanges))
 	}
-	args.Gone = gone(have.Guard, vpc.Endpoints)
 	return args, nil
 }
 
@@ -166,24 +168,17 @@ func (r *Rules) Diff(guard, router *ruleset.State) ([]*ruleset.Changes, error) {
 	return all, nil
 }
 
-// gone are the addresses that have a guard in force and no endpoint any more, or
+// gone are the addresses among changed guards that have no endpoint any more, or
 // another one.
-func gone(guard *ruleset.State, endpoints []Endpoint) []netip.Addr {
-	if guard == nil {
-		return nil
-	}
-	wanted := make(map[string]netip.Addr, len(endpoints))
-	for _, e := range endpoints {
-		wanted[GuardName(e.Instance)] = e.Address
-	}
+func gone(guard *ruleset.State, changed []string, endpoints []Endpoint) []netip.Addr {
 	var addresses []netip.Addr
-	for _, chain := range guard.Chains {
-		address, known := guardedAddress(chain)
-		if known && wanted[chain.Name] != address {
+	for _, name := range changed {
+		address, known := guardedAddress(guard.Chain(name))
+		still := func(e Endpoint) bool { return GuardName(e.Instance) == name && e.Address == address }
+		if known && !slices.ContainsFunc(endpoints, still) {
 			addresses = append(addresses, address)
 		}
 	}
-	slices.SortFunc(addresses, netip.Addr.Compare)
 	return addresses
 }
 

@@ -21,7 +21,7 @@ type roster struct {
 	guards    []*ruleset.Chain
 	counters  []string
 	sets      []*ruleset.Set
-	text      string // what is in it
+	digest    string
 }
 
 // group is who is in a group.
@@ -75,7 +75,7 @@ func (r *roster) of(endpoints []Endpoint) *roster {
 	}
 	slices.SortFunc(next.lists, func(a, b groupList) int { return strings.Compare(a.key, b.key) })
 	next.sets = append(linkMaps(compiled), publishSet(compiled))
-	next.text = describe(compiled)
+	next.digest = describe(compiled)
 	return next
 }
 
@@ -144,7 +144,7 @@ func describe(endpoints []*compiledEndpoint) string {
 	for _, e := range endpoints {
 		fmt.Fprintln(&text, e.of.Instance, e.of.Address, e.of.Groups, e.of.Publish)
 	}
-	return text.String()
+	return longHash(text.String())
 }
 
 // surroundings are what all endpoints of a VPC share and its rules do not change.
@@ -154,7 +154,7 @@ type surroundings struct {
 	protected []netip.Prefix
 	chains    []*ruleset.Chain
 	sets      []*ruleset.Set
-	text      string // what is in it
+	digest    string
 }
 
 // of is the surroundings of this VPC: the same ones where they are the same.
@@ -166,6 +166,6 @@ func (s *surroundings) of(vpc VPC) *surroundings {
 		cidr: vpc.CIDR, transit: vpc.Transit, protected: slices.Clone(vpc.Protected),
 		chains: append(fixedChains(), snatChain(vpc.Transit.Router)),
 		sets:   []*ruleset.Set{addressSet(intranetSet, append(intranet(), vpc.CIDR)), addressSet(protectSet, vpc.Protected)},
-		text:   fmt.Sprintln(vpc.CIDR, vpc.Transit, vpc.Protected),
+		digest: longHash(fmt.Sprintln(vpc.CIDR, vpc.Transit, vpc.Protected)),
 	}
 }

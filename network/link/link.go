@@ -46,13 +46,16 @@ func (c *Conn) Close() { c.handle.Close() }
 
 // State is what a link looks like.
 type State struct {
+	Name  string
 	Up    bool
 	Alias string
 	Index int
-	MAC   net.HardwareAddr
 	// Peer is this namespace's number for the one that the other end lies in;
 	// negative when it lies in this one or there is none.
 	Peer int
+
+	cable   bool // it is an end of one
+	carrier bool // the other end is up
 }
 
 // List reads all links of the namespace by name.
@@ -70,7 +73,10 @@ func (c *Conn) List() (map[string]State, error) {
 
 func stateOf(l netlink.Link) State {
 	a := l.Attrs()
-	return State{Up: a.Flags&net.FlagUp != 0, Alias: a.Alias, Index: a.Index, MAC: a.HardwareAddr, Peer: a.NetNsID}
+	return State{
+		Name: a.Name, Up: a.Flags&net.FlagUp != 0, Alias: a.Alias, Index: a.Index, Peer: a.NetNsID,
+		cable: l.Type() == "veth", carrier: a.RawFlags&unix.IFF_LOWER_UP != 0,
+	}
 }
 
 // Get reads one link; nil when there is none of that name.

@@ -128,13 +128,16 @@ func trim(program Program) Program {
 
 // cover adds the part of add that no earlier box has decided.
 func cover(boxes []Box, add Box) []Box {
-	rest := []Box{add}
-	for _, b := range boxes {
-		var left []Box
-		for _, r := range rest {
-			left = subtract(left, r, b)
+	rest, left := []Box{add}, []Box(nil)
+	for i := range boxes {
+		if !overlap(&boxes[i], &add) {
+			continue // most are apart
 		}
-		rest = left
+		left = left[:0]
+		for _, r := range rest {
+			left = subtract(left, r, boxes[i])
+		}
+		rest, left = left, rest
 		if len(rest) == 0 {
 			return boxes
 		}
@@ -145,7 +148,7 @@ func cover(boxes []Box, add Box) []Box {
 // subtract appends the parts of a that lie outside b: at most two a dimension,
 // cut so that the widest dimension, the address, is cut last.
 func subtract(out []Box, a, b Box) []Box {
-	if !overlap(a, b) {
+	if !overlap(&a, &b) {
 		return append(out, a)
 	}
 	if a.Protocols.From < b.Protocols.From {
@@ -181,7 +184,7 @@ func subtract(out []Box, a, b Box) []Box {
 	return out
 }
 
-func overlap(a, b Box) bool {
+func overlap(a, b *Box) bool {
 	return a.Remote.From <= b.Remote.To && b.Remote.From <= a.Remote.To &&
 		a.Protocols.From <= b.Protocols.To && b.Protocols.From <= a.Protocols.To &&
 		a.Ports.From <= b.Ports.To && b.Ports.From <= a.Ports.To

@@ -15,23 +15,44 @@ import (
 	"github.com/gpuhost/gpuhost/network/netns"
 )
 
-// observeLinks reads the instances' links.
-func observeLinks(s *space) (map[spec.UID]network.LinkState, error) {
-	links, err := s.link.List()
+// looked is how the instances' links were when they were looked at. It holds until
+// a link changes, or a pin.
+type looked struct {
+	mirror, mounts uint64 // versions
+	links          map[string]link.State
+	states         map[spec.UID]network.LinkState // given out, never changed
+}
+
+// observeLinks looks at the instances' links.
+func (k *Kernel) observeLinks(s *space) (map[spec.UID]network.LinkState, error) {
+	mirror, err := s.mirror.Look()
 	if err != nil {
 		return nil, err
 	}
-	states := map[spec.UID]network.LinkState{}
-	for name, l := range links {
+	mounts, err := k.mounts.Version()
+	if err != nil {
+		return nil, err
+	}
+	before := s.looked
+	if before.states != nil && before.mirror == mirror && before.mounts == mounts {
+		return before.states, nil
+	}
+	now := looked{mirror, mounts, s.mirror.Links(), map[spec.UID]network.LinkState{}}
+	for name, l := range now.links {
 		uid, ok := network.InstanceOf(name)
 		if !ok {
 			continue
 		}
-		if states[uid], err = observeLink(s, l); err != nil {
+		if state, known := before.states[uid]; known && before.links[name] == l && before.mounts == mounts {
+			now.states[uid] = state
+			continue
+		}
+		if now.states[uid], err = observeLink(s, l); err != nil {
 			return nil, err
 		}
 	}
-	return states, nil
+	s.looked = now
+	return now.states, nil
 }
 
 // note is a link's alias: which address and which pinned namespace it was made for.

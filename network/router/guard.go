@@ -57,14 +57,19 @@ func probe(table string) *ruleset.Changes {
 	}
 }
 
-// recall brings what is remembered of both tables up to date. Guards that end with
-// their links are read again each time: the kernel counts no generation for it.
+// recall brings what is remembered of both tables up to date. Where guards end
+// with their links, for which the kernel counts no generation, they are read again
+// after anything happened to a link.
 func (k *Kernel) recall(s *space) error {
 	if err := s.recall(); err != nil || !k.linkFirst {
 		return err
 	}
+	version, err := s.mirror.Look()
+	if err != nil || version == s.known.links {
+		return err
+	}
 	guard, err := s.nft.Read(ruleset.Netdev)
-	s.known.guard, s.known.valid = guard, err == nil
+	s.known.guard, s.known.valid, s.known.links = guard, err == nil, version
 	return err
 }
 
@@ -74,10 +79,9 @@ func (k *Kernel) loadable(s *space, rules *network.Rules) (*network.Rules, error
 	if !k.linkFirst {
 		return rules, nil
 	}
-	links, err := s.link.List()
+	_, err := s.mirror.Look()
 	return rules.GuardedLinks(func(instance spec.UID) bool {
-		_, there := links[network.LinkName(instance)]
-		return there
+		return s.mirror.Get(network.LinkName(instance)) != nil
 	}), err
 }
 

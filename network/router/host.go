@@ -21,7 +21,7 @@ type hostSpace struct {
 }
 
 func (h *hostSpace) close() error {
-	h.link.conn.Close()
+	h.link.close()
 	return h.nft.Close()
 }
 
@@ -30,17 +30,17 @@ func (k *Kernel) openHost() error {
 	if err != nil {
 		return err
 	}
-	conn, err := link.Open(nil)
+	shared, err := openShared()
 	if err != nil {
 		return errors.Join(err, here.Close())
 	}
 	rules, err := nft.Open(k.low, nil, k.table)
 	if err != nil {
-		conn.Close()
+		shared.close()
 		return errors.Join(err, here.Close())
 	}
 	k.here = here
-	k.host.nft, k.host.link = rules, &sharedLink{conn: conn}
+	k.host.nft, k.host.link = rules, shared
 	return nil
 }
 

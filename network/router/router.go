@@ -56,6 +56,7 @@ type Kernel struct {
 	low       *nft.Descriptors
 	here      *os.File // the host's own namespace
 	host      hostSpace
+	mounts    *netns.Mounts
 
 	mu     sync.Mutex
 	spaces map[spec.UID]*space
@@ -77,8 +78,11 @@ func New(c Config) (*Kernel, error) {
 	if err := k.chooseOrder(); err != nil {
 		return nil, errors.Join(err, low.Close())
 	}
-	if err := k.openHost(); err != nil {
+	if k.mounts, err = netns.WatchMounts(); err != nil {
 		return nil, errors.Join(err, low.Close())
+	}
+	if err := k.openHost(); err != nil {
+		return nil, errors.Join(err, k.mounts.Close(), low.Close())
 	}
 	return k, nil
 }
@@ -92,7 +96,7 @@ func (k *Kernel) Close() error {
 		all = errors.Join(all, s.close())
 	}
 	k.spaces = map[spec.UID]*space{}
-	return errors.Join(all, k.host.close(), k.here.Close(), k.low.Close())
+	return errors.Join(all, k.host.close(), k.here.Close(), k.mounts.Close(), k.low.Close())
 }
 
 // List implements network.Routers.
@@ -115,13 +119,15 @@ func (k *Kernel) pin(vpc spec.UID) string {
 // space is one router namespace with lasting sockets into it. mu is held while
 // it is used: one batch at a time, and what is remembered stays true.
 type space struct {
-	mu    sync.Mutex
-	netns *os.File // nil: not open
-	nft   *nft.Conn
-	link  *link.Conn
-	flow  *flow.Conn
-	known memory
-	seen  map[string]sight
+	mu     sync.Mutex
+	netns  *os.File // nil: not open
+	nft    *nft.Conn
+	link   *link.Conn
+	mirror *link.Mirror
+	flow   *flow.Conn
+	known  memory
+	looked looked
+	seen   map[string]sight
 }
 
 // sight is where a link was found to lead to. It holds as long as the link is the
@@ -136,6 +142,7 @@ type sight struct {
 type memory struct {
 	valid         bool
 	generation    uint32
+	links         uint64 // with the link first: the mirror's version when the guard was read
 	guard, router *ruleset.State
 }
 
@@ -170,6 +177,9 @@ func (k *Kernel) open(s *space, vpc spec.UID) (bool, error) {
 	if s.link, err = link.Open(s.netns); err != nil {
 		return false, errors.Join(err, s.close())
 	}
+	if s.mirror, err = link.NewMirror(s.link, s.netns); err != nil {
+		return false, errors.Join(err, s.close())
+	}
 	if s.nft, err = nft.Open(k.low, s.netns, k.table); err != nil {
 		return false, errors.Join(err, s.close())
 	}
@@ -187,13 +197,17 @@ func (s *space) close() error {
 	if s.flow != nil {
 		all = errors.Join(all, s.flow.Close())
 	}
+	if s.mirror != nil {
+		s.mirror.Close()
+	}
 	if s.link != nil {
 		s.link.Close()
 	}
 	if s.netns != nil {
 		all = errors.Join(all, s.netns.Close())
 	}
-	s.nft, s.flow, s.link, s.netns, s.known, s.seen = nil, nil, nil, nil, memory{}, nil
+	s.nft, s.flow, s.mirror, s.link, s.netns = nil, nil, nil, nil, nil
+	s.known, s.looked, s.seen = memory{}, looked{}, nil
 	return all
 }
 
@@ -291,10 +305,10 @@ func (k *Kernel) observe(s *space, vpc spec.UID) (network.Have, error) {
 	}
 	have.Namespace, have.LinkFirst = true, k.linkFirst
 	have.Guard, have.Router = s.known.guard, s.known.router
-	if have.Links, err = observeLinks(s); err != nil {
+	if have.Links, err = k.observeLinks(s); err != nil {
 		return have, fmt.Errorf("observe network %s: %w", vpc, err)
 	}
-	addresses, err := s.link.Addresses(loopback)
+	addresses, err := s.mirror.Addresses(loopback)
 	have.Ready = slices.Contains(addresses, serviceNetwork())
 	return have, err
 }

@@ -7,23 +7,42 @@ import (
 	"github.com/gpuhost/gpuhost/network/link"
 )
 
-// sharedLink is the host's route socket behind a lock: the lanes of all VPCs have
-// ends of transit links there.
+// sharedLink is the host's route socket, and the mirror of the host's links,
+// behind a lock: the lanes of all VPCs have ends of transit links there.
 type sharedLink struct {
-	mu   sync.Mutex
-	conn *link.Conn
+	mu     sync.Mutex
+	conn   *link.Conn
+	mirror *link.Mirror
 }
 
-func (l *sharedLink) Get(name string) (*link.State, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.conn.Get(name)
+func openShared() (*sharedLink, error) {
+	conn, err := link.Open(nil)
+	if err != nil {
+		return nil, err
+	}
+	mirror, err := link.NewMirror(conn, nil)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return &sharedLink{conn: conn, mirror: mirror}, nil
 }
 
-func (l *sharedLink) Addresses(name string) ([]netip.Prefix, error) {
+func (l *sharedLink) close() {
+	l.mirror.Close()
+	l.conn.Close()
+}
+
+// Look says how a link is now, and which addresses it has; nil when there is none
+// of that name.
+func (l *sharedLink) Look(name string) (*link.State, []netip.Prefix, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.conn.Addresses(name)
+	if _, err := l.mirror.Look(); err != nil {
+		return nil, nil, err
+	}
+	addresses, err := l.mirror.Addresses(name)
+	return l.mirror.Get(name), addresses, err
 }
 
 func (l *sharedLink) Delete(name string) error {

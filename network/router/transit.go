@@ -17,22 +17,21 @@ const transitBits = 31
 // transit reads what the two ends of the transit link have. Zero: not in order.
 func (k *Kernel) transit(s *space, vpc spec.UID) (network.Transit, error) {
 	name := network.TransitName(vpc)
-	outer, err := k.host.link.Get(name)
+	outer, outside, err := k.host.link.Look(name)
 	if err != nil || outer == nil {
 		return network.Transit{}, err
 	}
 	if s.link == nil {
 		return network.Transit{}, nil // half a cable is none; open lays it anew
 	}
-	inner, err := s.link.Get(network.UplinkName)
-	if err != nil || inner == nil || !inner.Up || !outer.Up {
+	if _, err := s.mirror.Look(); err != nil {
 		return network.Transit{}, err
 	}
-	outside, err := k.host.link.Addresses(name)
-	if err != nil {
-		return network.Transit{}, err
+	inner := s.mirror.Get(network.UplinkName)
+	if inner == nil || !inner.Up || !outer.Up {
+		return network.Transit{}, nil
 	}
-	inside, err := s.link.Addresses(network.UplinkName)
+	inside, err := s.mirror.Addresses(network.UplinkName)
 	if err != nil {
 		return network.Transit{}, err
 	}

@@ -27,15 +27,15 @@ type RuleMark struct{ Digest, Comment string }
 
 // State is how the table stands once it is loaded.
 func (t *Table) State() *State {
-	return &State{Counters: t.Counters, Sets: t.Sets, Chains: t.chainStates(), of: t}
-}
-
-func (t *Table) chainStates() []*ChainState {
-	states := make([]*ChainState, len(t.Chains))
-	for i, c := range t.Chains {
-		states[i] = c.state()
+	if known := t.loaded.Load(); known != nil {
+		return known
 	}
-	return states
+	state := &State{Counters: t.Counters, Sets: t.Sets, Chains: make([]*ChainState, len(t.Chains)), of: t}
+	for i, c := range t.Chains {
+		state.Chains[i] = c.state()
+	}
+	t.loaded.CompareAndSwap(nil, state)
+	return t.loaded.Load()
 }
 
 // state is how the chain stands once it is loaded: made once, and the same one
@@ -154,7 +154,7 @@ func Diff(have *State, want *Table) (*Changes, error) {
 	}
 	c.diffCounters(apart(have.Counters, want.Counters))
 	c.diffSets(apart(have.Sets, want.Sets))
-	return c, c.diffChains(apart(have.Chains, want.chainStates()))
+	return c, c.diffChains(apart(have.Chains, want.State().Chains))
 }
 
 // apart leaves out of two lists what they have in common at the beginning, at the

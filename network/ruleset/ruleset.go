@@ -16,13 +16,16 @@ const (
 	Netdev Family = "netdev"
 )
 
-// Table is all that one table holds.
+// Table is all that one table holds. It is not changed once it was loaded or
+// compared.
 type Table struct {
 	Family   Family
 	Name     string
 	Counters []string
 	Sets     []*Set
 	Chains   []*Chain
+
+	loaded atomic.Pointer[State] // made when first asked for
 }
 
 // Base makes a chain one that the kernel calls.
