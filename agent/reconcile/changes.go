@@ -25,10 +25,15 @@ type changes struct {
 	mu    sync.Mutex
 	open  map[spec.UID]*store.Change
 	waits map[string][]chan struct{} // closed at the next move of a change
+	// inForce are the VPCs in which a change of an object without a lane is.
+	inForce map[string]map[spec.UID]bool
 }
 
 func newChanges(s *store.Store, now func() time.Time) *changes {
-	return &changes{store: s, now: now, open: make(map[spec.UID]*store.Change), waits: make(map[string][]chan struct{})}
+	return &changes{
+		store: s, now: now, open: make(map[spec.UID]*store.Change), waits: make(map[string][]chan struct{}),
+		inForce: make(map[string]map[spec.UID]bool),
+	}
 }
 
 // interrupted takes over what an earlier agent left open: a lane's change goes on
@@ -94,6 +99,7 @@ func (c *changes) beginLocked(o *spec.Object, verb, actor string) (string, error
 
 func (c *changes) endLocked(uid spec.UID, ch *store.Change) error {
 	delete(c.open, uid)
+	delete(c.inForce, ch.ID)
 	c.movedLocked(ch.ID)
 	return c.store.PutChange(ch)
 }

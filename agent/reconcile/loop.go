@@ -49,8 +49,9 @@ type Deps struct {
 // Loop keeps the host as desired. Make one with New, then Run it once.
 type Loop struct {
 	Deps
-	lanes   *lanes
-	changes *changes
+	lanes    *lanes
+	changes  *changes
+	problems *problems
 
 	// admit serialises what must be decided one after the other: writes of desired
 	// state and choices of GPUs.
@@ -71,9 +72,9 @@ func New(d Deps) *Loop {
 	l := &Loop{
 		Deps: d, held: make(map[spec.UID]bool),
 		suspects: make(map[spec.UID]string), strange: make(map[spec.UID]bool), beat: d.Now(),
-		pulls: make(map[spec.UID]*pull),
+		pulls: make(map[spec.UID]*pull), problems: newProblems(),
 	}
-	l.lanes = newLanes(d.Log, l.work)
+	l.lanes = newLanes(d.Log, l.turn)
 	l.changes = newChanges(d.Store, d.Now)
 	return l
 }

@@ -20,8 +20,11 @@ func (l *Loop) vpc(ctx context.Context, uid spec.UID) error {
 		return err
 	}
 	rec := l.changes.recorder(o)
-	_, err = l.bring(ctx, uid, rec)
+	want, err := l.bring(ctx, uid, rec)
 	rec.finish(err)
+	if ctx.Err() == nil {
+		l.showNetwork(o, want, err)
+	}
 	return err
 }
 

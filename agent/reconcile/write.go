@@ -113,6 +113,11 @@ func (l *Loop) announce(applied []store.Applied, asked int, actor string) ([]Wri
 		if a.Change == store.Unchanged {
 			continue
 		}
+		if i >= asked && a.Change == store.Created { // comes into being with them: nobody waits for it
+			l.tell(a.Object, verbOf(a.Change), actor)
+			l.TriggerObject(a.Object)
+			continue
+		}
 		id, err := l.open(a.Object, verbOf(a.Change), actor)
 		if err != nil {
 			return out, err
@@ -135,11 +140,11 @@ func verbOf(a store.Action) string {
 	}
 }
 
-// open begins a change of an object and wakes its lanes. Objects without a lane
-// of their own take effect through their VPC's or tenant's and are done at once.
+// open begins a change of an object and wakes its lanes. One that nobody can wait
+// for is done at once.
 func (l *Loop) open(o *spec.Object, verb, actor string) (string, error) {
 	l.tell(o, verb, actor)
-	if o.Kind != spec.KindInstance && (o.Kind != spec.KindTenant || o.Metadata.DeletedAt == nil) {
+	if !l.followed(o) {
 		l.TriggerObject(o)
 		return "", nil
 	}
