@@ -46,9 +46,9 @@ func Holders(ctx context.Context, major, minor uint32) ([]Holder, error) {
 }
 
 func scan(ctx context.Context, proc string, major, minor uint32) ([]Holder, error) {
-	pids, err := processes(proc)
+	pids, err := numbers(proc)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("list processes: %w", err)
 	}
 	var mu sync.Mutex
 	var holders []Holder
@@ -60,7 +60,7 @@ func scan(ctx context.Context, proc string, major, minor uint32) ([]Holder, erro
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			held, err := look.holds(filepath.Join(proc, strconv.Itoa(pid)))
+			held, err := look.holds(proc, pid)
 			if err != nil || !held {
 				return err
 			}
@@ -75,18 +75,25 @@ func scan(ctx context.Context, proc string, major, minor uint32) ([]Holder, erro
 	return holders, err
 }
 
-func processes(proc string) ([]int, error) {
-	entries, err := os.ReadDir(proc)
+// numbers lists the entries of a folder that are numbers: the processes in /proc,
+// the threads in /proc/PID/task.
+func numbers(dir string) ([]int, error) {
+	file, err := os.Open(dir)
 	if err != nil {
-		return nil, fmt.Errorf("list processes: %w", err)
+		return nil, err
 	}
-	var pids []int
-	for _, e := range entries {
-		if pid, err := strconv.Atoi(e.Name()); err == nil {
-			pids = append(pids, pid)
+	defer file.Close()
+	names, err := file.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	var all []int
+	for _, name := range names {
+		if n, err := strconv.Atoi(name); err == nil {
+			all = append(all, n)
 		}
 	}
-	return pids, nil
+	return all, nil
 }
 
 // lookout is one look at all processes for one device. Most of what processes map
@@ -98,15 +105,46 @@ type lookout struct {
 
 // holds looks at descriptors first: they are cheap and the usual case. A mapping
 // keeps the device open after its descriptor was closed.
-func (l *lookout) holds(dir string) (bool, error) {
-	held, err := opens(dir, l.rdev)
-	if err == nil && !held {
-		held, err = l.maps(dir)
+//
+// Every thread is asked. One may have a table of descriptors of its own
+// (CLONE_FILES is a choice), and a process whose first thread has ended shows the
+// files and memory of none, though the others live on with both.
+func (l *lookout) holds(proc string, pid int) (bool, error) {
+	tids, err := threads(proc, pid)
+	if err != nil {
+		return false, err
 	}
+	for i, tid := range tids {
+		if i > 0 && shareFiles(tids[i-1], tid) {
+			continue
+		}
+		held, err := opens(threadDir(proc, tid), l.rdev)
+		if held || (err != nil && !ended(err)) {
+			return held, err
+		}
+	}
+	return l.maps(proc, tids)
+}
+
+// threads lists the threads of a process, none of one that has ended.
+func threads(proc string, pid int) ([]int, error) {
+	tids, err := numbers(filepath.Join(threadDir(proc, pid), "task"))
 	if ended(err) {
-		return false, nil
+		return nil, nil
 	}
-	return held, err
+	return tids, err
+}
+
+// threadDir is the folder of a thread. It is in no listing of /proc, and has all
+// that a process's has; /proc/PID/task/TID has no map_files.
+func threadDir(proc string, tid int) string { return filepath.Join(proc, strconv.Itoa(tid)) }
+
+// shareFiles says that two threads are known to have one table of descriptors,
+// which need not be read twice. A kernel without kcmp lets all be read.
+func shareFiles(a, b int) bool {
+	const kcmpFiles = 2 // KCMP_FILES of linux/kcmp.h
+	order, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(a), uintptr(b), kcmpFiles, 0, 0, 0)
+	return errno == 0 && order == 0
 }
 
 // opens follows each link of /proc/PID/fd with stat, which the kernel answers
@@ -135,15 +173,28 @@ func opens(dir string, rdev uint64) (bool, error) {
 	return false, nil
 }
 
-// maps stats what a process maps. /proc/PID/maps gives file system and inode, not
+// maps stats what a process maps: its threads have one memory, seen through any
+// that lives.
+func (l *lookout) maps(proc string, tids []int) (bool, error) {
+	for _, tid := range tids {
+		dir := threadDir(proc, tid)
+		text, err := os.ReadFile(filepath.Join(dir, "maps"))
+		if ended(err) || (err == nil && len(text) == 0) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		return l.mapped(dir, string(text))
+	}
+	return false, nil
+}
+
+// mapped asks each file of maps. /proc/PID/maps gives file system and inode, not
 // the device number, and names are chosen by whoever made the node: so files are
 // asked through map_files.
-func (l *lookout) maps(dir string) (bool, error) {
-	text, err := os.ReadFile(filepath.Join(dir, "maps"))
-	if err != nil {
-		return false, err
-	}
-	for _, m := range mappings(string(text)) {
+func (l *lookout) mapped(dir, maps string) (bool, error) {
+	for _, m := range mappings(maps) {
 		if _, known := l.other.Load(m.file); known {
 			continue
 		}

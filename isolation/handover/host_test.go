@@ -14,8 +14,6 @@ import (
 	"github.com/gpuhost/gpuhost/packaging/lab/hosttest"
 )
 
-func TestMain(m *testing.M) { hosttest.Main(m) }
-
 // fullNode makes a node of /dev/full's number under another name: a device with a
 // driver behind it, which nothing else on the machine has open.
 func fullNode(t testing.TB) string {
@@ -139,7 +137,7 @@ func BenchmarkHolders(b *testing.B) {
 		}
 		b.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	}
-	pids, err := processes("/proc")
+	pids, err := numbers("/proc")
 	if err != nil {
 		b.Fatal(err)
 	}
