@@ -35,7 +35,8 @@ type Pick struct {
 // largest, the fewest NUMA nodes are touched, and what stays free is worth most
 // to the next. The same input always gives the same answer.
 //
-// A GPU without an entry counts as free; [Have.Settled] is the stricter view
+// A GPU in MIG mode has no whole to give: without instances of MIG it computes
+// nothing, and with them it is several. A GPU without an entry counts as free; [Have.Settled] is the stricter view
 // that also asks when each entry was proved.
 func Allocate(inv gpu.Inventory, entries map[gpu.UUID]Entry, r Request) (Pick, error) {
 	if !r.Want || r.Count == 0 {
@@ -46,7 +47,7 @@ func Allocate(inv gpu.Inventory, entries map[gpu.UUID]Entry, r Request) (Pick, e
 	}
 	m := newMachine(inv)
 	matching := m.where(func(d gpu.Device) bool { return r.matches(d) })
-	free := m.where(func(d gpu.Device) bool { return stateOf(entries, d.UUID) == Free })
+	free := m.where(func(d gpu.Device) bool { return stateOf(entries, d.UUID) == Free && !d.MIGEnabled })
 	held := matching & m.where(func(d gpu.Device) bool { return holds(entries[d.UUID], r.Instance) })
 
 	if held.size() >= r.Count {
@@ -111,6 +112,8 @@ func exhausted(inv gpu.Inventory, entries map[gpu.UUID]Entry, r Request) error {
 		case !r.matches(d):
 		case holds(e, r.Instance):
 			places["already its own"]++
+		case stateOf(entries, d.UUID) == Free && d.MIGEnabled:
+			places["in MIG mode"]++
 		case stateOf(entries, d.UUID) == Free:
 			free++
 		default:

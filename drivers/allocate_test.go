@@ -58,6 +58,29 @@ func TestAllocate(t *testing.T) {
 	}
 }
 
+// TestGPUsInMIGModeAreNotGivenWhole: they are counted apart, and one that an instance
+// has stays with it.
+func TestGPUsInMIGModeAreNotGivenWhole(t *testing.T) {
+	inv := inventoryOf(t, "nvlink-pairs")
+	for _, i := range []int{0, 1, 4} {
+		inv.Devices[i].MIGEnabled = true
+	}
+	r := drivers.Request{Instance: "uid-n", Tenant: "acme", Name: "n", Want: true, Count: 2}
+	pick, err := drivers.Allocate(inv, ledger(inv, "........"), r)
+	if have := picture(inv, "........", pick); err != nil || have != "..NN...." {
+		t.Errorf("have %s, %v", have, err)
+	}
+	r.Count = 6
+	_, err = drivers.Allocate(inv, ledger(inv, "........"), r)
+	if !fault.Is(err, fault.Exhausted) || !strings.Contains(err.Error(), "5 of this host's GPUs free, 3 in MIG mode") {
+		t.Errorf("have %v", err)
+	}
+	r.Count = 1
+	if pick, err := drivers.Allocate(inv, ledger(inv, "n......."), r); err != nil || picture(inv, "n.......", pick) != "N......." {
+		t.Errorf("have %v, %v", pick, err)
+	}
+}
+
 func (r row) check(t *testing.T) {
 	inv := inventoryOf(t, r.host)
 	request := r.request

@@ -76,15 +76,31 @@ func identify(h nvmllib.Device, index int) (*gpu.Device, error) {
 	if ret != nvmllib.SUCCESS {
 		return nil, failure("read memory", ret)
 	}
-	current, _, ret := h.GetMigMode()
+	mig, err := migEnabled(h)
+	if err != nil {
+		return nil, err
+	}
 	cores := optional(h.GetNumGpuCores())
 	return &gpu.Device{
 		UUID: gpu.UUID(uuid), Index: index, Minor: uint32(minor), PCI: address(pci), Model: model,
 		Architecture: architecture(optional(h.GetArchitecture())), Serial: optional(h.GetSerial()),
 		VBIOS: optional(h.GetVbiosVersion()), MemoryBytes: memory.Total, Cores: cores,
 		SMs: multiprocessors(h, cores), NUMANode: numaNode(h),
-		MIGEnabled: ret == nvmllib.SUCCESS && current == nvmllib.DEVICE_MIG_ENABLE,
+		MIGEnabled: mig,
 	}, nil
+}
+
+// migEnabled: a GPU of which it cannot be known must not be taken for a whole one.
+func migEnabled(h nvmllib.Device) (bool, error) {
+	current, _, ret := h.GetMigMode()
+	switch ret {
+	case nvmllib.SUCCESS:
+		return current == nvmllib.DEVICE_MIG_ENABLE, nil
+	case nvmllib.ERROR_NOT_SUPPORTED:
+		return false, nil
+	default:
+		return false, failure("read MIG mode", ret)
+	}
 }
 
 // optional is a fact, or its zero where the device does not know it.
