@@ -7,8 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
+	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 
 	"github.com/gpuhost/gpuhost/agent/service"
@@ -62,11 +65,48 @@ func diskUsed(dir string) (int, error) {
 // watchXIDs counts the errors that the GPUs' driver writes to the kernel log. A
 // machine whose log cannot be read (a container) goes without.
 func (h *host) watchXIDs(ctx context.Context) error {
-	err := kmsg.Follow(ctx, func(x kmsg.XID) { h.noteXID(ctx, x) })
+	told := xidMark(filepath.Join(h.paths.Run, "xids"))
+	err := kmsg.Follow(ctx, told.next(), func(x kmsg.XID) {
+		h.noteXID(ctx, x)
+		if err := told.set(x); err != nil {
+			h.log.Warn("remember the last XID", "error", err)
+		}
+	})
 	if err != nil {
 		h.log.Warn("XID errors are not counted: the kernel log cannot be read", "error", err)
 	}
 	return nil
+}
+
+// xidMark is the file that says which XIDs of this boot were told. It does not
+// outlive a reboot, after which the kernel counts anew.
+type xidMark string
+
+// next is the first record of the kernel log that was not told; all are new where
+// the file is missing or damaged.
+func (m xidMark) next() uint64 {
+	text, err := os.ReadFile(string(m))
+	if err != nil {
+		return 0
+	}
+	last, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return last + 1
+}
+
+func (m xidMark) set(x kmsg.XID) error {
+	return renameio.WriteFile(string(m), fmt.Appendln(nil, x.Sequence), 0o600)
+}
+
+// loggedAt is when it was, by the clock of now.
+func loggedAt(x kmsg.XID, now time.Time) time.Time {
+	var up unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &up); err != nil {
+		return now
+	}
+	return now.Add(x.Uptime - time.Duration(up.Nano()))
 }
 
 func (h *host) noteXID(ctx context.Context, x kmsg.XID) {
@@ -82,7 +122,7 @@ func (h *host) noteXID(ctx context.Context, x kmsg.XID) {
 		h.metrics.ObserveXID(d.UUID, x.Code)
 		entry := have.Entries[d.UUID]
 		err := h.store.AppendEvent(store.Event{
-			At: time.Now(), Type: "warning", Reason: "XID", Actor: "kernel",
+			At: loggedAt(x, time.Now()), Type: "warning", Reason: "XID", Actor: "kernel",
 			Message: fmt.Sprintf("GPU %s (%s): XID %d: %s", d.UUID, d.PCI, x.Code, x.Text),
 			Object:  spec.Ref{Kind: spec.KindHost, Name: cmp.Or(entry.Name, "this"), Tenant: entry.Tenant}, UID: entry.Owner,
 		})

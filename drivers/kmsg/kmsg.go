@@ -1,7 +1,7 @@
 // Package kmsg reads NVIDIA's errors from the kernel log. NVML does not report
 // all of them (62, 79, 119 and 120 among others), and none once a GPU is lost.
 //
-//	err := kmsg.Follow(ctx, func(e kmsg.XID) { … })
+//	err := kmsg.Follow(ctx, 0, func(e kmsg.XID) { … })
 //
 // Records of facility kern alone are believed: whoever may write to /dev/kmsg
 // can forge any other.
@@ -11,15 +11,18 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/gpuhost/gpuhost/drivers/gpu"
 )
 
 // XID is one error the driver logged.
 type XID struct {
-	PCI  gpu.PCIAddress
-	Code int
-	Text string // what the driver says of it, printable and bounded
+	PCI      gpu.PCIAddress
+	Code     int
+	Text     string        // what the driver says of it, printable and bounded
+	Sequence uint64        // of the record in the kernel log of this boot
+	Uptime   time.Duration // of the machine when it was logged
 }
 
 // fellOff is the code that a lost GPU would have, had it still been able to
@@ -47,6 +50,23 @@ func Parse(record string) (XID, bool) {
 	if !found || !fromKernel(head) {
 		return XID{}, false
 	}
+	x, is := parseText(text)
+	x.Sequence, x.Uptime = when(head)
+	return x, is
+}
+
+// when is a record's place in the log and the machine's uptime, in microseconds.
+func when(head string) (sequence uint64, uptime time.Duration) {
+	fields := strings.SplitN(head, ",", 4)
+	if len(fields) < 3 {
+		return 0, 0
+	}
+	sequence, _ = strconv.ParseUint(fields[1], 10, 64) // written by the kernel alone
+	microseconds, _ := strconv.ParseInt(fields[2], 10, 64)
+	return sequence, time.Duration(microseconds) * time.Microsecond
+}
+
+func parseText(text string) (XID, bool) {
 	if parts := xidForm.FindStringSubmatch(text); parts != nil {
 		code, _ := strconv.Atoi(parts[2]) // four digits at most
 		return xid(parts[1], code, parts[3])

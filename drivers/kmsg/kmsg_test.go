@@ -22,14 +22,14 @@ func TestParse(t *testing.T) {
 		want         *XID
 	}{
 		{"today's form", head + "NVRM: Xid (PCI:0000:05:00): 79, pid=1234, name=python, GPU has fallen off the bus.\n SUBSYSTEM=pci",
-			&XID{"0000:05:00.0", 79, "pid=1234, name=python, GPU has fallen off the bus."}},
-		{"without PCI", head + "NVRM: Xid (0000:1b:00): 13, Graphics Exception", &XID{"0000:1b:00.0", 13, "Graphics Exception"}},
+			&XID{PCI: "0000:05:00.0", Code: 79, Text: "pid=1234, name=python, GPU has fallen off the bus."}},
+		{"without PCI", head + "NVRM: Xid (0000:1b:00): 13, Graphics Exception", &XID{PCI: "0000:1b:00.0", Code: 13, Text: "Graphics Exception"}},
 		{"NVLink 5", head + "NVRM: Xid (PCI:0009:01:00): 149, NETIR_LINK_EVT Fatal XC0 i0 Link 08 (0x1 0x2)",
-			&XID{"0009:01:00.0", 149, "NETIR_LINK_EVT Fatal XC0 i0 Link 08 (0x1 0x2)"}},
-		{"nothing more", head + "NVRM: Xid (PCI:0000:05:00): 43", &XID{"0000:05:00.0", 43, ""}},
-		{"lost", head + "NVRM: GPU 0000:18:00.0: GPU has fallen off the bus.", &XID{"0000:18:00.0", 79, "GPU has fallen off the bus"}},
-		{"lost, another form", head + "NVRM: The NVIDIA GPU at PCI:0000:18:00.0 has fallen off the bus", &XID{"0000:18:00.0", 79, "GPU has fallen off the bus"}},
-		{"a tenant's process name", head + "NVRM: Xid (PCI:0000:05:00): 31, name=\x1b[2J", &XID{"0000:05:00.0", 31, "name=?[2J"}},
+			&XID{PCI: "0009:01:00.0", Code: 149, Text: "NETIR_LINK_EVT Fatal XC0 i0 Link 08 (0x1 0x2)"}},
+		{"nothing more", head + "NVRM: Xid (PCI:0000:05:00): 43", &XID{PCI: "0000:05:00.0", Code: 43, Text: ""}},
+		{"lost", head + "NVRM: GPU 0000:18:00.0: GPU has fallen off the bus.", &XID{PCI: "0000:18:00.0", Code: 79, Text: "GPU has fallen off the bus"}},
+		{"lost, another form", head + "NVRM: The NVIDIA GPU at PCI:0000:18:00.0 has fallen off the bus", &XID{PCI: "0000:18:00.0", Code: 79, Text: "GPU has fallen off the bus"}},
+		{"a tenant's process name", head + "NVRM: Xid (PCI:0000:05:00): 31, name=\x1b[2J", &XID{PCI: "0000:05:00.0", Code: 31, Text: "name=?[2J"}},
 		{"forged by a user", "12,1,1,-;NVRM: Xid (PCI:0000:05:00): 79, pid=1", nil},
 		{"forged inside a line", head + "tenant says NVRM: Xid (PCI:0000:05:00): 79", nil},
 		{"no priority", "x,1,1,-;NVRM: Xid (PCI:0000:05:00): 79", nil},
@@ -47,6 +47,7 @@ func TestParse(t *testing.T) {
 				}
 				return
 			}
+			row.want.Sequence, row.want.Uptime = 1234, 5678901*time.Microsecond
 			if diff := cmp.Diff(*row.want, have); !is || diff != "" {
 				t.Errorf("%v (-want +have):\n%s", is, diff)
 			}
@@ -74,15 +75,30 @@ func TestFollowGoesOnAfterLostRecords(t *testing.T) {
 		"4,1,1,-;NVRM: Xid (PCI:0000:05:00): 13, a", unix.EPIPE, "4,9,1,-;NVRM: Xid (PCI:0000:05:00): 79, b",
 	}}
 	var have []int
-	if err := follow(log, func(x XID) { have = append(have, x.Code) }); err != nil {
+	if err := follow(log, 0, func(x XID) { have = append(have, x.Code) }); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]int{13, 79}, have); diff != "" {
 		t.Error(diff)
 	}
 	broken := &records{left: []any{errors.New("broken")}}
-	if err := follow(broken, func(XID) {}); err == nil || !strings.Contains(err.Error(), "read kernel log: broken") {
+	if err := follow(broken, 0, func(XID) {}); err == nil || !strings.Contains(err.Error(), "read kernel log: broken") {
 		t.Errorf("have %v", err)
+	}
+}
+
+// TestFollowTellsWhatWasLoggedBefore: the agent was down when a GPU failed; what it
+// told before that is not told again.
+func TestFollowTellsWhatWasLoggedBefore(t *testing.T) {
+	log := &records{left: []any{
+		"4,7,1,-;NVRM: Xid (PCI:0000:05:00): 13, told", "4,8,1,-;NVRM: Xid (PCI:0000:05:00): 31, told", "4,9,1,-;NVRM: Xid (PCI:0000:05:00): 79, missed",
+	}}
+	var have []XID
+	if err := follow(log, 9, func(x XID) { have = append(have, x) }); err != nil {
+		t.Fatal(err)
+	}
+	if len(have) != 1 || have[0].Code != 79 || have[0].Sequence != 9 {
+		t.Errorf("have %+v", have)
 	}
 }
 
@@ -98,7 +114,11 @@ func TestFollowEndsWithItsContext(t *testing.T) {
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() {
-		ended <- Follow(ctx, func(x XID) { t.Errorf("a forged XID is believed: %+v", x) })
+		ended <- Follow(ctx, 0, func(x XID) {
+			if strings.Contains(x.Text, "forged") {
+				t.Errorf("a forged XID is believed: %+v", x)
+			}
+		})
 	}()
 	if _, err := log.WriteString("<4>NVRM: Xid (PCI:0000:05:00): 79, forged by a test\n"); err != nil {
 		t.Fatal(err)
