@@ -84,7 +84,7 @@ func (h *host) run(ctx context.Context) error {
 		{name: "host rules", run: func(ctx context.Context) error { return h.network.WatchHost(ctx, h.loop.TriggerHost) }},
 		{name: "samples", run: beat(sampleInterval, h.sample)},
 		{name: "images", run: beat(collectInterval, h.collectImages)},
-		{name: "audit", run: beat(h.config.Audit.Interval, h.audit)},
+		{name: "audit", run: h.audit},
 		{name: "API", run: func(ctx context.Context) error { return h.server.Serve(ctx, h.listener) }},
 		{name: "metrics", run: h.serveMetrics, spare: h.config.Metrics.Listen == ""},
 		{name: "watchdog", run: func(ctx context.Context) error { return notify.Watch(ctx, h.loop.Alive) }, spare: true},

@@ -110,6 +110,7 @@ func loggedAt(x kmsg.XID, now time.Time) time.Time {
 }
 
 func (h *host) noteXID(ctx context.Context, x kmsg.XID) {
+	h.drivers.Forget() // the GPU may be gone
 	have, err := h.drivers.Observe(ctx)
 	if err != nil {
 		h.log.Error("XID", "pci", string(x.PCI), "code", x.Code, "text", x.Text)

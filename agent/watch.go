@@ -31,14 +31,16 @@ func (h *host) watchExits(ctx context.Context) error {
 // watchRuntime waits for containerd, at the start and whenever it was away, and
 // then lets every lane look again: what ended meanwhile shows only then.
 func (h *host) watchRuntime(ctx context.Context) error {
-	ready, hungUp := false, false
+	ready, away, hungUp := false, false, false
 	return every(ctx, time.Second, func(ctx context.Context) {
 		err := h.runtime.Ready(ctx)
 		switch {
 		case ctx.Err() != nil:
 		case err != nil && ready:
-			ready = false
+			ready, away = false, true
 			h.log.Warn("containerd is away; tenants run on", "error", err)
+		case err != nil:
+			away = true
 		case err == nil && !ready:
 			ready = true
 			h.noteVersions(ctx)
@@ -46,7 +48,9 @@ func (h *host) watchRuntime(ctx context.Context) error {
 				hungUp = true
 				h.hangUp(ctx)
 			}
-			h.loop.TriggerAll()
+			if away {
+				h.loop.TriggerAll() // else the loop's own first look has seen it
+			}
 		}
 	})
 }
@@ -132,19 +136,13 @@ func trafficOf(o *spec.Object, t network.Traffic) []telemetry.Traffic {
 // audit proves every running instance's isolation from kernel state. What fails
 // is told; by policy the instance is fenced. One that cannot be looked at keeps
 // nobody else from being looked at.
-func (h *host) audit(ctx context.Context) {
-	instances, err := h.store.List(spec.KindInstance, "")
-	if err != nil {
-		h.log.Error("list instances", "error", err)
-		return
-	}
-	for _, o := range instances {
-		controls, err := h.loop.AuditAtRest(ctx, o, h.readControls)
-		if err != nil && ctx.Err() == nil {
+func (h *host) audit(ctx context.Context) error {
+	return h.loop.AuditRounds(ctx, h.config.Audit.Interval, h.readControls, func(o *spec.Object, controls []spec.Control, err error) {
+		if err != nil {
 			h.log.Warn("audit", "object", o.Ref().String(), "error", err)
 		}
 		h.judge(ctx, o, controls)
-	}
+	})
 }
 
 // readControls reads the isolation room's controls; the loop adds the network's.

@@ -20,6 +20,10 @@ type Deps struct {
 	Ledger   Ledger
 	Holders  Holders
 	Servants Servants // nil: the host has none
+	Resetter Resetter // nil: its GPUs cannot be reset
+	// AllowUnreset is Host.spec.handover.withoutReset: whether a GPU that cannot be
+	// reset may go to the next tenant. Nil is no.
+	AllowUnreset func(ctx context.Context) (bool, error)
 	Now      func() time.Time
 	BootID   string // /proc/sys/kernel/random/boot_id
 	Log      *slog.Logger
@@ -30,6 +34,8 @@ type Deps struct {
 // GPU was when it was last seen.
 type Room struct {
 	deps Deps
+
+	inventories inventories
 
 	mu   sync.Mutex
 	seen map[gpu.UUID]gpu.Device
@@ -47,7 +53,13 @@ func New(deps Deps) *Room {
 	if deps.Servants == nil {
 		deps.Servants = nobody{}
 	}
-	return &Room{deps: deps, seen: make(map[gpu.UUID]gpu.Device)}
+	if deps.Resetter == nil {
+		deps.Resetter = noReset{}
+	}
+	if deps.AllowUnreset == nil {
+		deps.AllowUnreset = func(context.Context) (bool, error) { return false, nil }
+	}
+	return &Room{deps: deps, inventories: inventories{turn: make(chan struct{}, 1)}, seen: make(map[gpu.UUID]gpu.Device)}
 }
 
 // nobody is a host without servants.
@@ -55,7 +67,11 @@ type nobody struct{}
 
 func (nobody) Servant(context.Context, Holder) (bool, error) { return false, nil }
 
-// Observe reads inventory and ledger; it changes nothing. A host without a
+// Forget has the next Observe ask the GPUs anew: something happened to one.
+func (r *Room) Forget() { r.inventories.forget() }
+
+// Observe reads inventory and ledger, the inventory as it was some seconds ago at
+// most; it changes nothing. A host without a
 // driver has no GPUs, unless the ledger knows of some: then they are out of sight,
 // not gone, and that is an error.
 func (r *Room) Observe(ctx context.Context) (Have, error) {
@@ -74,9 +90,10 @@ func (r *Room) Observe(ctx context.Context) (Have, error) {
 // not answer is reported as it was last seen: a helper that hangs must not take a
 // GPU from a tenant who runs. Nobody new is given one that does not answer.
 func (r *Room) inventory(ctx context.Context, entries map[gpu.UUID]Entry) (found gpu.Inventory, stale bool, err error) {
-	found, err = r.deps.NVML.Inventory(ctx)
+	found, err = r.inventories.get(ctx, r.deps.Now, r.deps.NVML.Inventory)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	found.Devices = slices.Clone(found.Devices) // shared with others who read at this time
 	if err != nil && len(r.seen) == 0 {
 		return gpu.Inventory{}, false, err
 	}
@@ -107,8 +124,9 @@ func (r *Room) Apply(ctx context.Context, s plan.Step, _ plan.Report) error {
 	switch s.Verb {
 	case VerbReserve, VerbAssign:
 		err = r.applyGrant(ctx, s)
-	case VerbDrain, VerbScrub, VerbVerify, VerbFree, VerbQuarantine, VerbRelease:
+	case VerbDrain, VerbScrub, VerbReset, VerbVerify, VerbFree, VerbQuarantine, VerbRelease:
 		err = r.applyHandover(ctx, s)
+		r.Forget() // a reset may change what the GPU says of itself
 	default:
 		return fault.New(fault.Internal, string(s.ID), "drivers have no verb %q", s.Verb)
 	}

@@ -80,6 +80,7 @@ func TestGPUsThatDoNotAnswerStayWithTheirInstances(t *testing.T) {
 		}
 		return nil
 	}
+	r.Forget()
 	stale, err := r.Observe(t.Context())
 	if err != nil || !stale.Stale || len(stale.Inventory.Devices) != 2 {
 		t.Fatalf("observed %d devices, stale %v, %v; want the two that are held", len(stale.Inventory.Devices), stale.Stale, err)

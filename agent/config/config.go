@@ -111,7 +111,7 @@ func Default() *Config {
 		Programs: Programs{NVMLHelper: "/usr/libexec/gpuhost/nvml-helper", Warden: "/usr/libexec/gpuhost/warden"},
 		UIDs:     UIDs{PoolStart: 1_879_048_192, PoolSize: 268_304_384},
 		Network:  Network{TransitPool: netip.MustParsePrefix("100.127.0.0/16")},
-		Audit:    Audit{Interval: 30 * time.Second, Policy: PolicyFence},
+		Audit:    Audit{Interval: 50 * time.Second, Policy: PolicyFence},
 		API:      API{Group: "gpuhost", ViewGroup: "gpuhost-view"},
 		Instances: Instances{
 			CPUs: 1000, Memory: 512 << 20, Pids: 1024, Shm: 64 << 20,

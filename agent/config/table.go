@@ -64,7 +64,8 @@ func table(c *Config) []setting {
 			list(&c.Network.UpstreamDNS, netip.ParseAddr, netip.Addr.String)},
 		{"network.mtu", "MTU of tenants' interfaces. 0: the uplink's less what encapsulation needs.", mtu(&c.Network.MTU)},
 
-		{"audit.interval", "How often the isolation of every running instance is read back from the kernel, 5s to 1h.",
+		{"audit.interval", "How often the isolation of every running instance is read back from the kernel, 5s to 1h. Each instance has\n" +
+			"its own moment in the interval; after a restart of the agent all are read at once.",
 			scalar(&c.Audit.Interval, interval, duration)},
 		{"audit.policy", "What follows when a control is missing: fence (close the instance off) or report.",
 			choice(&c.Audit.Policy, PolicyFence, PolicyReport)},

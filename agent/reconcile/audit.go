@@ -38,16 +38,13 @@ func (l *Loop) Audit(ctx context.Context, o *spec.Object, read AuditRead) (contr
 	return controls, err
 }
 
-// AuditAtRest is Audit for the periodic round: it passes over an instance whose
-// lane is at work, which audits by itself before it starts anything.
-func (l *Loop) AuditAtRest(ctx context.Context, o *spec.Object, read AuditRead) (controls []spec.Control, err error) {
+// auditAtRest is Audit for the periodic round: it does not wait for a lane at work,
+// which audits by itself before it starts anything.
+func (l *Loop) auditAtRest(ctx context.Context, o *spec.Object, read AuditRead) (controls []spec.Control, err error) {
 	err = l.lanes.try(ctx, instanceLane+string(o.Metadata.UID), func(ctx context.Context) error {
 		controls, err = l.auditHeld(ctx, o.Metadata.UID, read)
 		return err
 	})
-	if errors.Is(err, errBusy) {
-		return nil, nil
-	}
 	return controls, err
 }
 

@@ -21,12 +21,12 @@ func TestTheEndOfATaskInItsAuditFencesNobody(t *testing.T) {
 		b.write(o)
 		settle()
 		o = b.get("a")
-		controls, err := b.loop.AuditAtRest(t.Context(), o, func(_ context.Context, a Audited) ([]spec.Control, error) {
+		controls, err := b.loop.auditAtRest(t.Context(), o, func(_ context.Context, a Audited) ([]spec.Control, error) {
 			b.exit(a.Lease.UID, 0, time.Now())
 			return nil, fault.New(fault.Conflict, "audit", "its task ended meanwhile")
 		})
 		if !fault.Is(err, fault.Conflict) || len(controls) > 0 {
-			t.Errorf("AuditAtRest = %v, %v", controls, err)
+			t.Errorf("auditAtRest = %v, %v", controls, err)
 		}
 		b.loop.TriggerInstance(o.Metadata.UID)
 		settle()

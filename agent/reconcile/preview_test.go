@@ -45,7 +45,7 @@ func stopped(name string, gpus int) *spec.Object {
 	return o
 }
 
-func group(port string) *spec.Object {
+func openPort(port string) *spec.Object {
 	return &spec.Object{Kind: spec.KindSecurityGroup, Metadata: spec.Metadata{Tenant: "acme", Name: "default"}, Spec: &spec.SecurityGroupSpec{
 		Ingress: []spec.Rule{{Action: "accept", Protocol: "tcp", Ports: port, Remote: "0.0.0.0/0"}},
 	}}
@@ -113,7 +113,7 @@ func cacheDiffers(t *testing.T, acts []string, waits []time.Duration, imagined s
 	defer b.halt()
 	b.write(instance("a", 1), instance("b", 0))
 	settle()
-	objects := map[string][]*spec.Object{"a stop": {stopped("a", 1)}, "a group": {group("443")}, "a newcomer": {instance("z", 2)}}[imagined]
+	objects := map[string][]*spec.Object{"a stop": {stopped("a", 1)}, "a group": {openPort("443")}, "a newcomer": {instance("z", 2)}}[imagined]
 	for i, name := range acts {
 		b.act(name)
 		time.Sleep(waits[i])
@@ -141,7 +141,7 @@ func (b *bench) act(name string) {
 	case "write":
 		objects = []*spec.Object{instance(object, len(b.log)%3)}
 	case "group":
-		objects = []*spec.Object{group(fmt.Sprint(1000 + len(b.log)))}
+		objects = []*spec.Object{openPort(fmt.Sprint(1000 + len(b.log)))}
 	case "stop", "start", "restart":
 		_, _, _ = b.loop.SetState(b.t.Context(), ref, verb, "test")
 	case "remove":

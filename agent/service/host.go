@@ -3,8 +3,10 @@ package service
 import (
 	"context"
 	"os"
+	"runtime"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/gpuhost/gpuhost/agent/api"
@@ -163,20 +165,35 @@ func (s Host) Audit(ctx context.Context, refs []spec.Ref) ([]api.AuditReport, er
 	if err != nil {
 		return nil, err
 	}
+	controls, err := s.audits(ctx, instances)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]api.AuditReport, 0, len(instances))
-	for _, o := range instances {
-		controls, err := s.Loop.Audit(ctx, o, s.Controls)
+	for i, o := range instances {
 		switch {
-		case err != nil:
-			return nil, err
-		case len(controls) > 0:
-			out = append(out, reportOf(o, controls))
+		case len(controls[i]) > 0:
+			out = append(out, reportOf(o, controls[i]))
 		case len(refs) > 0:
 			return nil, fault.New(fault.Conflict, "audit "+o.Ref().String(), "it does not run").
 				WithHint("gpuhost describe instance %s/%s", o.Metadata.Tenant, o.Metadata.Name)
 		}
 	}
 	return out, nil
+}
+
+// audits reads the controls of instances side by side.
+func (s Host) audits(ctx context.Context, instances []*spec.Object) ([][]spec.Control, error) {
+	controls := make([][]spec.Control, len(instances))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(2 * runtime.GOMAXPROCS(0))
+	for i, o := range instances {
+		group.Go(func() (err error) {
+			controls[i], err = s.Loop.Audit(ctx, o, s.Controls)
+			return err
+		})
+	}
+	return controls, group.Wait()
 }
 
 func (s Host) instances(refs []spec.Ref) ([]*spec.Object, error) {
