@@ -144,7 +144,7 @@ func load(f ruleset.Field, register uint32) expr.Any {
 	case ruleset.L4Proto:
 		return meta(expr.MetaKeyL4PROTO)
 	case ruleset.EtherProtocol:
-		return meta(expr.MetaKeyPROTOCOL)
+		return payload(expr.PayloadBaseLLHeader, 12)
 	case ruleset.EtherSource:
 		return payload(expr.PayloadBaseLLHeader, 6)
 	case ruleset.Source:

@@ -16,7 +16,7 @@ const (
 	Oifname       Field = "oifname"
 	NfProto       Field = "meta nfproto"
 	L4Proto       Field = "meta l4proto"
-	EtherProtocol Field = "meta protocol"
+	EtherProtocol Field = "ether type" // of the frame as it came: a VLAN tag is one of its own
 	EtherSource   Field = "ether saddr"
 	Source        Field = "ip saddr"
 	Destination   Field = "ip daddr"
