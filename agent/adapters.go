@@ -99,6 +99,18 @@ func (s servants) Servant(ctx context.Context, h drivers.Holder) (bool, error) {
 	return own, nil
 }
 
+// allowUnreset tells the drivers what the operator decided for GPUs that cannot be
+// reset between tenants.
+func allowUnreset(s *store.Store) func(context.Context) (bool, error) {
+	return func(context.Context) (bool, error) {
+		hosts, err := s.List(spec.KindHost, "")
+		if err != nil || len(hosts) == 0 {
+			return false, err
+		}
+		return hosts[0].Spec.(*spec.HostSpec).Handover.WithoutReset == spec.HandoverAllow, nil
+	}
+}
+
 // steps counts what the loop does.
 type steps struct{ metrics *telemetry.Telemetry }
 

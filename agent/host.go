@@ -215,7 +215,12 @@ func (h *host) openNetwork(context.Context) error {
 }
 
 func (h *host) openRooms(context.Context) error {
+	var resetter drivers.Resetter // real GPUs cannot be reset yet
+	if h.options.Sim != "" {
+		resetter = sim.Resetter{}
+	}
 	h.drivers = drivers.New(drivers.Deps{
+		Resetter: resetter, AllowUnreset: allowUnreset(h.store),
 		NVML: h.nvml, Ledger: h.store.Ledger(), Holders: holders{}, Servants: servants{h.nvml}, Now: time.Now, BootID: h.boot, Log: h.log,
 	})
 	h.guard = &guard{}

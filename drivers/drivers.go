@@ -35,6 +35,9 @@ type Entry struct {
 	Reason string    `json:"reason,omitempty"` // why it is in this state
 	BootID string    `json:"bootId"`           // the boot in which the entry was written
 	Since  time.Time `json:"since"`
+	// Reset says that the GPU was reset in the hand-over this entry is in, or was
+	// made free by.
+	Reset bool `json:"reset,omitempty"`
 	// Attempts counts what went wrong in the hand-over this entry is in.
 	Attempts Attempts `json:"attempts,omitzero"`
 	// Facts are what the GPU was when it was last proved clean, nil before the

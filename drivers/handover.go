@@ -18,6 +18,7 @@ const (
 	VerbAssign     = "assign"
 	VerbDrain      = "drain"
 	VerbScrub      = "scrub"
+	VerbReset      = "reset"
 	VerbVerify     = "verify"
 	VerbFree       = "free"
 	VerbQuarantine = "quarantine"
@@ -44,7 +45,8 @@ type HandoverArgs struct {
 }
 
 // PlanHandover takes every GPU that has to be proved clean through drain,
-// scrub, verify and free, and those that could not be proved into quarantine.
+// scrub, verify and free, and those that could not be proved into quarantine. One
+// that a tenant had is reset on the way, once nobody has it open.
 // present are the instances that may keep their GPUs: those wanted running, and
 // those whose task is not deleted yet. now is compared with the time of the
 // first failed proof.
@@ -118,9 +120,14 @@ func handoverSteps(d gpu.Device, e Entry, why string, hopeless bool) []plan.Step
 	steps := []plan.Step{
 		handoverStep(VerbDrain, d, e, why),
 		handoverStep(VerbScrub, d, e, why+"; no process may have it open when it changes hands"),
+	}
+	if e.Owner != "" {
+		steps = append(steps, handoverStep(VerbReset, d, e, "nothing of "+e.Tenant+"/"+e.Name+" may be left in it"))
+	}
+	steps = append(steps,
 		handoverStep(VerbVerify, d, e, "it must be the GPU it was, with its memory empty"),
 		handoverStep(VerbFree, d, e, "drained, unheld and verified"),
-	}
+	)
 	for i := range steps[1:] {
 		steps[i+1].Needs = []plan.ID{steps[i].ID}
 	}

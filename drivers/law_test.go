@@ -34,7 +34,7 @@ func inventoryOf(t interface{ Fatal(...any) }, name string) gpu.Inventory {
 }
 
 func room(h *drivertest.Host) *drivers.Room {
-	return drivers.New(drivers.Deps{NVML: h, Ledger: h, Holders: h, Servants: h, Now: noon, BootID: boot})
+	return drivers.New(drivers.Deps{NVML: h, Ledger: h, Holders: h, Servants: h, Resetter: h, Now: noon, BootID: boot})
 }
 
 // settle plans and applies hand-over until nothing is left to do.

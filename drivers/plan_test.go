@@ -132,7 +132,7 @@ func oneGPU(t *testing.T) (*drivertest.Host, gpu.Device) {
 // round plans and applies hand-over once, as the loop does.
 func round(t *testing.T, h *drivertest.Host, now time.Time) error {
 	t.Helper()
-	r := drivers.New(drivers.Deps{NVML: h, Ledger: h, Holders: h, Servants: h, Now: func() time.Time { return now }, BootID: boot})
+	r := drivers.New(drivers.Deps{NVML: h, Ledger: h, Holders: h, Servants: h, Resetter: h, Now: func() time.Time { return now }, BootID: boot})
 	have, err := r.Observe(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -34,6 +34,13 @@ type Servants interface {
 	Servant(ctx context.Context, h Holder) (bool, error)
 }
 
+// Resetter resets one GPU that nobody has open, and returns when it answers again.
+// Where it cannot be reset alone, or not at all, it answers with an unsupported
+// fault and has done nothing.
+type Resetter interface {
+	Reset(ctx context.Context, d gpu.Device) error
+}
+
 // Holder is one process that has a device.
 type Holder struct {
 	PID     int    `json:"pid"`

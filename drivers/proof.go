@@ -26,6 +26,8 @@ func (r *Room) applyHandover(ctx context.Context, s plan.Step) error {
 		return r.drain(ctx, e, args)
 	case VerbScrub:
 		return r.scrub(ctx, e)
+	case VerbReset:
+		return r.reset(ctx, e, args.GPU)
 	case VerbVerify:
 		return r.verify(ctx, e)
 	case VerbFree:
@@ -46,6 +48,7 @@ func (r *Room) drain(ctx context.Context, e Entry, args HandoverArgs) error {
 	if e.State != args.From || e.Owner != args.Owner {
 		return fault.New(fault.Temporary, "drain", "it is %s by now", describe(e))
 	}
+	e.Reset = false
 	return r.move(ctx, e, Draining, args.Reason)
 }
 
@@ -85,9 +88,12 @@ func (r *Room) look(ctx context.Context, e Entry, in State, reason string) (Entr
 	return e, found, err
 }
 
-// provedClean is what a record may claim: the GPU was not reset, because NVML has
-// no call for it; its memory is scrubbed by the driver when it is freed.
-const provedClean = "proved unheld, unchanged and empty; not reset"
+// What a record may claim. The memory of a GPU that was not reset is scrubbed by
+// the driver when it is freed.
+const (
+	provedClean = "proved unheld, unchanged and empty; not reset"
+	resetClean  = "reset; proved unheld, unchanged and empty"
+)
 
 // free ends the hand-over. The owner is forgotten only now.
 func (r *Room) free(ctx context.Context, e Entry, d gpu.Device) error {
@@ -97,8 +103,12 @@ func (r *Room) free(ctx context.Context, e Entry, d gpu.Device) error {
 	if e.Facts == nil {
 		e.Facts = &Facts{Model: d.Model, Serial: d.Serial, VBIOS: d.VBIOS, MemoryBytes: d.MemoryBytes}
 	}
+	record := provedClean
+	if e.Reset {
+		record = resetClean
+	}
 	e.Owner, e.Tenant, e.Name, e.Attempts = "", "", "", Attempts{}
-	return r.move(ctx, e, Free, provedClean)
+	return r.move(ctx, e, Free, record)
 }
 
 func (r *Room) quarantine(ctx context.Context, e Entry, reason string) error {

@@ -24,9 +24,9 @@ type Deps struct {
 	// AllowUnreset is Host.spec.handover.withoutReset: whether a GPU that cannot be
 	// reset may go to the next tenant. Nil is no.
 	AllowUnreset func(ctx context.Context) (bool, error)
-	Now      func() time.Time
-	BootID   string // /proc/sys/kernel/random/boot_id
-	Log      *slog.Logger
+	Now          func() time.Time
+	BootID       string // /proc/sys/kernel/random/boot_id
+	Log          *slog.Logger
 }
 
 // Room observes GPUs and their ledger, and applies steps of [PlanInstance] and

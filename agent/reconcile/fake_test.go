@@ -283,7 +283,7 @@ func (b *bench) run() {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	room := drivers.New(drivers.Deps{NVML: fakeNVML{scenario.Inventory("seed")}, Ledger: b.store.Ledger(), Holders: nobodyHolds{}, BootID: "boot"})
+	room := drivers.New(drivers.Deps{NVML: fakeNVML{scenario.Inventory("seed")}, Ledger: b.store.Ledger(), Holders: nobodyHolds{}, Resetter: sim.Resetter{}, BootID: "boot"})
 	b.loop = New(Deps{
 		Store: b.store, Drivers: room, Isolation: fakeIsolation{b.pretend}, Network: fakeNetwork{b.pretend, network.NewPlanner("test")}, Shared: noShared{b.pretend}, Metrics: noMetrics{},
 		Settings: Settings{

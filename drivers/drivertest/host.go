@@ -14,7 +14,7 @@ import (
 	"github.com/gpuhost/gpuhost/drivers/gpu"
 )
 
-// Host implements NVML, Ledger, Holders and Servants in memory. Its fields may be
+// Host implements NVML, Ledger, Holders, Servants and Resetter in memory. Its fields may be
 // changed between calls.
 type Host struct {
 	mu      sync.Mutex
@@ -93,6 +93,13 @@ func (h *Host) Servant(_ context.Context, holder drivers.Holder) (bool, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.Own[holder.PID], h.fail("servant")
+}
+
+// Reset implements drivers.Resetter.
+func (h *Host) Reset(context.Context, gpu.Device) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.fail("reset")
 }
 
 // Entries implements drivers.Ledger.

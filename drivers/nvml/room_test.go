@@ -27,7 +27,7 @@ func newHost(t *testing.T, deadline time.Duration) hostUnderTest {
 	o := hanging(faults)
 	o.Deadline = deadline
 	rest := drivertest.NewHost(gpu.Inventory{})
-	deps := drivers.Deps{NVML: start(t, o), Ledger: rest, Holders: rest, Servants: rest, BootID: "boot"}
+	deps := drivers.Deps{NVML: start(t, o), Ledger: rest, Holders: rest, Servants: rest, Resetter: rest, BootID: "boot"}
 	return hostUnderTest{faults: faults, room: drivers.New(deps)}
 }
 
