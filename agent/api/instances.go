@@ -148,6 +148,9 @@ func (c *call) logOptions() (LogOptions, error) {
 	return LogOptions{Follow: follow, Since: since, Tail: int(min(tail, 1<<30))}, err
 }
 
+// HeaderDeletedAt of a log says since when its instance is gone (RFC 3339).
+const HeaderDeletedAt = "Gpuhost-Deleted-At"
+
 func getLogs(s *Server, c *call) error {
 	options, err := c.logOptions()
 	if err != nil {
@@ -160,6 +163,9 @@ func getLogs(s *Server, c *call) error {
 	defer log.Close()
 	c.w.Header().Set("Content-Type", typeText)
 	c.w.Header().Set("X-Content-Type-Options", "nosniff")
+	if !log.DeletedAt.IsZero() {
+		c.w.Header().Set(HeaderDeletedAt, log.DeletedAt.UTC().Format(time.RFC3339Nano))
+	}
 	return c.pour(log)
 }
 

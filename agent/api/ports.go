@@ -47,8 +47,8 @@ type Planner interface {
 type Instances interface {
 	Verb(ctx context.Context, who Caller, ref spec.Ref, verb Verb) (ChangeRef, error)
 	// Logs is text, ending at the present end or, when followed, with the
-	// context or the instance's log.
-	Logs(ctx context.Context, ref spec.Ref, options LogOptions) (io.ReadCloser, error)
+	// context or the instance's log. The name may be of an instance that is gone.
+	Logs(ctx context.Context, ref spec.Ref, options LogOptions) (Log, error)
 	// Exec starts a command. The stream speaks package agent/frame: what is
 	// written to it is the caller's side (stdin, resize), what is read from it
 	// is the command's (stdout, stderr, exit). Closing it hangs the command up.

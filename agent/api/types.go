@@ -1,6 +1,7 @@
 package api
 
 import (
+	"io"
 	"time"
 
 	"github.com/gpuhost/gpuhost/agent/plan"
@@ -124,6 +125,12 @@ type LogOptions struct {
 	Follow bool
 	Since  time.Time // zero: from the start of what is kept
 	Tail   int       // last lines only; 0 for all
+}
+
+// Log is text that an instance wrote; whoever gets it closes it.
+type Log struct {
+	io.ReadCloser
+	DeletedAt time.Time // when the instance had gone; zero of one that is there
 }
 
 // ExecRequest runs a command in a running instance.

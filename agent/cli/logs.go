@@ -19,6 +19,7 @@ func (a *app) logsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "logs NAME",
 		Short:             "What an instance wrote",
+		Long:              "What an instance wrote. The log of one that was deleted is kept for a day: its name, until another instance takes it, or its uid shows it.",
 		Args:              args(1, 1, "the name of an instance"),
 		ValidArgsFunction: a.completeNames(spec.KindInstance),
 		RunE: func(cmd *cobra.Command, given []string) error {
@@ -52,6 +53,9 @@ func (a *app) logs(ctx context.Context, name string, options api.LogOptions) err
 		return err
 	}
 	defer log.Close()
+	if !log.DeletedAt.IsZero() {
+		a.say("%s is gone since %s; this is what is kept of its log", ref, stamp(log.DeletedAt))
+	}
 	if _, err := io.Copy(a.Out, log); err != nil && ctx.Err() == nil {
 		return fault.Wrap(fault.Temporary, "read the log of "+ref.String(), err)
 	}

@@ -25,10 +25,10 @@ func (c *Client) Verb(ctx context.Context, ref spec.Ref, verb api.Verb) (api.Cha
 }
 
 // Logs is the instance's log as text; the caller closes it.
-func (c *Client) Logs(ctx context.Context, ref spec.Ref, o api.LogOptions) (io.ReadCloser, error) {
+func (c *Client) Logs(ctx context.Context, ref spec.Ref, o api.LogOptions) (api.Log, error) {
 	path, err := pathOf(ref)
 	if err != nil {
-		return nil, err
+		return api.Log{}, err
 	}
 	query := url.Values{}
 	if o.Follow {
@@ -42,9 +42,11 @@ func (c *Client) Logs(ctx context.Context, ref spec.Ref, o api.LogOptions) (io.R
 	}
 	resp, err := c.send(ctx, request{method: http.MethodGet, path: path + "/logs", query: query})
 	if err != nil {
-		return nil, err
+		return api.Log{}, err
 	}
-	return resp.Body, nil
+	log := api.Log{ReadCloser: resp.Body}
+	log.DeletedAt, _ = time.Parse(time.RFC3339Nano, resp.Header.Get(api.HeaderDeletedAt)) // zero where there is none
+	return log, nil
 }
 
 // Exec runs a command. The stream speaks package agent/frame; closing it hangs

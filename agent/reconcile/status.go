@@ -69,6 +69,9 @@ func retryable(err error) error {
 	return nil
 }
 
+// ReasonDeleted is the reason of the last event of an instance.
+const ReasonDeleted = "Deleted"
+
 // vanish drops the object of a deleted instance once nothing of it is left: its
 // container, its endpoint, its GPUs.
 func (l *Loop) vanish(ctx context.Context, v *view, rec *recorder) (time.Duration, error) {
@@ -86,7 +89,7 @@ func (l *Loop) vanish(ctx context.Context, v *view, rec *recorder) (time.Duratio
 	if err := l.forgetObject(v.object); err != nil {
 		return 0, err
 	}
-	l.event(v.object, "Deleted", "nothing of it is left on the host")
+	l.event(v.object, ReasonDeleted, "nothing of it is left on the host")
 	rec.finish(nil)
 	l.lanes.forget(instanceLane + string(v.object.Metadata.UID))
 	l.triggerTenant(v.object.Metadata.Tenant)

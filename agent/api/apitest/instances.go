@@ -24,17 +24,20 @@ func (b *Backend) Verb(ctx context.Context, who api.Caller, ref spec.Ref, verb a
 }
 
 // Logs implements api.Instances: the log of every instance, and when followed,
-// nothing more until the context ends.
-func (b *Backend) Logs(ctx context.Context, ref spec.Ref, o api.LogOptions) (io.ReadCloser, error) {
+// nothing more until the context ends. "gone" is the name of a deleted one.
+func (b *Backend) Logs(ctx context.Context, ref spec.Ref, o api.LogOptions) (api.Log, error) {
+	if ref.Name == "gone" {
+		return api.Log{ReadCloser: io.NopCloser(strings.NewReader(b.Log)), DeletedAt: Now()}, nil
+	}
 	if _, err := b.Get(ctx, ref); err != nil {
-		return nil, err
+		return api.Log{}, err
 	}
 	text := b.Log
 	if lines := strings.SplitAfter(text, "\n"); o.Tail > 0 && o.Tail < len(lines)-1 {
 		text = strings.Join(lines[len(lines)-1-o.Tail:], "")
 	}
 	if !o.Follow {
-		return io.NopCloser(strings.NewReader(text)), nil
+		return api.Log{ReadCloser: io.NopCloser(strings.NewReader(text))}, nil
 	}
 	reader, writer := io.Pipe()
 	go func() {
@@ -42,7 +45,7 @@ func (b *Backend) Logs(ctx context.Context, ref spec.Ref, o api.LogOptions) (io.
 		<-ctx.Done()
 		writer.Close()
 	}()
-	return reader, nil
+	return api.Log{ReadCloser: reader}, nil
 }
 
 // Exec implements api.Instances with four commands: "echo WORDS", "cat",
