@@ -11,7 +11,6 @@ import (
 const (
 	forwardsPerSecond = 500
 	forwardBurst      = 1000
-	forwardsAtOnce    = 128
 	connections       = 32
 	cacheSize         = 1024
 )
@@ -36,6 +35,39 @@ func (b *bucket) take(now time.Time) bool {
 	}
 	b.used++
 	return true
+}
+
+// forwardsInAll bounds the questions that are upstream at one time, of all VPCs.
+const forwardsInAll = 1024
+
+const slotShare = 8
+
+// slots are the places of questions that are upstream. A VPC may have an eighth of
+// what it leaves to others: one alone 114, and behind eight greedy ones there are 400
+// places yet. It takes forty to fill them all.
+type slots struct {
+	mu   sync.Mutex
+	free int
+}
+
+// take takes a place for a VPC, whose count it keeps, without waiting.
+func (s *slots) take(have *int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if *have*slotShare >= s.free {
+		return false
+	}
+	*have++
+	s.free--
+	return true
+}
+
+// give gives one back.
+func (s *slots) give(have *int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	*have--
+	s.free++
 }
 
 // key is what makes two queries have the same answer.

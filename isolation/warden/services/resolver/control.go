@@ -68,7 +68,7 @@ func (s *Server) converse(ctx context.Context, conn *net.UnixConn) {
 	if !mayControl(conn) {
 		return
 	}
-	handing := false
+	var begun *handover
 	for {
 		var request services.Request
 		sockets, err := services.Receive(conn, &request)
@@ -83,20 +83,22 @@ func (s *Server) converse(ctx context.Context, conn *net.UnixConn) {
 			continue
 		}
 		if request.Op == services.OpHandover {
-			handing = s.hand(conn)
+			begun = s.hand(conn, begun)
 			continue
 		}
-		if request.Op == services.OpTaken && handing {
+		if request.Op == services.OpTaken && begun != nil {
 			_ = services.Send(conn, services.Reply{}, nil) // it serves already, heard or not
-			close(s.taken)
+			begun.Commit()
 			return
 		}
 		if services.Send(conn, s.do(request, sockets), nil) != nil {
 			break
 		}
 	}
-	if handing {
-		s.resume()
+	if begun != nil {
+		for _, uid := range begun.Abort() {
+			fmt.Fprintf(os.Stderr, "services: VPC %s cannot be read again and is let go of\n", uid)
+		}
 	}
 }
 
@@ -131,22 +133,23 @@ func (s *Server) do(request services.Request, sockets *services.Sockets) service
 	return services.Reply{}
 }
 
-// hand sends all VPCs with their sockets, then an empty reply.
-func (s *Server) hand(conn *net.UnixConn) (handing bool) {
-	vpcs, err := s.handover()
+// hand begins a handover and sends all VPCs with their sockets, then an empty reply.
+// One that was begun on this connection stays as it is, whatever is asked.
+func (s *Server) hand(conn *net.UnixConn, begun *handover) *handover {
+	next, err := s.handOver()
 	if err != nil {
 		_ = services.Send(conn, failure(err), nil)
-		return false
+		return begun
 	}
-	for _, v := range vpcs {
+	for _, v := range next.vpcs {
 		handed := services.Handed{VPC: v.uid, Zone: v.table.Load().zone}
 		if services.Send(conn, services.Reply{Handed: &handed}, v.sockets) != nil {
-			conn.Close() // the next read ends the conversation, and the service resumes
-			return true
+			conn.Close() // the next read ends the conversation, and the handover
+			return next
 		}
 	}
 	_ = services.Send(conn, services.Reply{}, nil)
-	return true
+	return next
 }
 
 func failure(err error) services.Reply {

@@ -23,9 +23,9 @@ type Options struct {
 
 // Server answers for all VPCs that it was given.
 //
-//	serving ──handover──▶ handing ──taken──▶ taken
+//	serving ──handOver──▶ handing ──Commit──▶ taken
 //	   ▲                     │
-//	   └──successor gone─────┘
+//	   └───────Abort─────────┘
 type Server struct {
 	options Options
 	shared  *shared
@@ -46,7 +46,7 @@ func New(ctx context.Context, o Options) *Server {
 		options: o, vpcs: map[spec.UID]*vpc{}, taken: make(chan struct{}),
 		shared: &shared{
 			ctx: ctx, upstreams: &upstreams{fixed: o.Upstreams, path: o.ResolvConf},
-			slots: make(chan struct{}, forwardsInAll), clock: time.Now,
+			slots: slots{free: forwardsInAll}, clock: time.Now,
 		},
 	}
 }
@@ -138,34 +138,6 @@ func (s *Server) Status() services.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return services.Status{Version: s.options.Version, Pid: os.Getpid(), VPCs: len(s.vpcs), Upstreams: servers}
-}
-
-// handover stops all reading, so that what arrives waits in the sockets for the
-// successor, and gives what it needs.
-func (s *Server) handover() (vpcs []*vpc, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.handing {
-		return nil, fault.New(fault.Conflict, "hand over", "another successor is taking over")
-	}
-	s.handing = true
-	for _, uid := range slices.Sorted(maps.Keys(s.vpcs)) {
-		s.pause(s.vpcs[uid])
-		vpcs = append(vpcs, s.vpcs[uid])
-	}
-	return vpcs, nil
-}
-
-// resume goes on after a successor that did not come to serve.
-func (s *Server) resume() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.handing = false
-	for _, v := range s.vpcs {
-		if next, err := v.serve(v.sockets); err == nil {
-			v.serving = next
-		}
-	}
 }
 
 // TakeOver serves all that the process behind c serves, in its place. That

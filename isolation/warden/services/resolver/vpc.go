@@ -21,9 +21,9 @@ type vpc struct {
 	sockets *services.Sockets
 	serving *serving // nil while handed over
 
-	rate  bucket
-	slots chan struct{}
-	cache cache
+	rate     bucket
+	upstream int // questions; shared.slots' own
+	cache    cache
 
 	queries, forwarded, cached, limited, failed atomic.Uint64
 }
@@ -32,15 +32,12 @@ type vpc struct {
 type shared struct {
 	ctx       context.Context // ends with the process
 	upstreams *upstreams
-	slots     chan struct{}
+	slots     slots
 	clock     func() time.Time
 }
 
-// forwardsInAll bounds the questions that are upstream at one time, of all VPCs.
-const forwardsInAll = 1024
-
 func newVPC(uid spec.UID, s *shared, zone services.Zone) *vpc {
-	v := &vpc{uid: uid, shared: s, slots: make(chan struct{}, forwardsAtOnce)}
+	v := &vpc{uid: uid, shared: s}
 	v.table.Store(newTable(zone))
 	return v
 }
@@ -63,12 +60,12 @@ func (v *vpc) answer(query *dns.Msg) (now *dns.Msg, later func() *dns.Msg) {
 		v.cached.Add(1)
 		return shape(query, stored, age), nil
 	}
-	if !v.rate.take(v.shared.clock()) || !v.enter() {
+	if !v.rate.take(v.shared.clock()) || !v.shared.slots.take(&v.upstream) {
 		v.limited.Add(1)
 		return refuse(query, dns.RcodeServerFailure), nil
 	}
 	return nil, func() *dns.Msg {
-		defer v.leave()
+		defer v.shared.slots.give(&v.upstream)
 		return v.forward(query, asked)
 	}
 }
@@ -82,27 +79,6 @@ func (v *vpc) forward(query, asked *dns.Msg) *dns.Msg {
 	}
 	v.cache.put(keyOf(asked), answer, v.shared.clock())
 	return shape(query, answer, 0)
-}
-
-// enter takes a place among the questions that are upstream, without waiting.
-func (v *vpc) enter() bool {
-	select {
-	case v.slots <- struct{}{}:
-	default:
-		return false
-	}
-	select {
-	case v.shared.slots <- struct{}{}:
-		return true
-	default:
-		<-v.slots
-		return false
-	}
-}
-
-func (v *vpc) leave() {
-	<-v.shared.slots
-	<-v.slots
 }
 
 func (v *vpc) status() services.VPC {
