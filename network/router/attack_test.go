@@ -105,7 +105,9 @@ func ip6(kind byte) []byte {
 
 func attackList(neighbour *network.VPC) []attack {
 	evil, good := network.InstanceMAC("evil"), network.InstanceMAC("good")
-	to := func(address string, port uint16) []byte { return ip4(evilAddress, address, unix.IPPROTO_UDP, 0, udp(port, nil)) }
+	to := func(address string, port uint16) []byte {
+		return ip4(evilAddress, address, unix.IPPROTO_UDP, 0, udp(port, nil))
+	}
 	tagged := append([]byte{0, 5, 8, 0}, to(goodAddress, openPort)...)
 	one := func(name, counter string, f []byte) attack { return attack{name, counter, [][]byte{f}} }
 	long := udp(shutPort, make([]byte, 24))
