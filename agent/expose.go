@@ -82,14 +82,27 @@ func (h *host) backend() api.Backend {
 	}
 }
 
-// ready says what the agent still waits for.
+// ready says what the agent still waits for: a part beside it, or a lane that does
+// not get done what it should.
 func (h *host) ready(ctx context.Context) error {
 	for _, p := range h.parts(ctx) {
 		if !p.Ready {
 			return fault.New(fault.Temporary, "wait for "+p.Name, "%s", p.Message)
 		}
 	}
+	if found := h.loop.Problems(); len(found) > 0 {
+		return fault.New(fault.Temporary, "wait for "+found[0].Name, "%w", found[0].Err)
+	}
 	return nil
+}
+
+// problems says what the agent itself fails at.
+func (h *host) problems() map[string]error {
+	out := make(map[string]error)
+	for _, p := range h.loop.Problems() {
+		out[p.Name] = p.Err
+	}
+	return out
 }
 
 // partPatience bounds how long a part may take to say how it is.
@@ -112,7 +125,7 @@ func (h *host) parts(ctx context.Context) []api.PartStatus {
 func (h *host) doctor(ctx context.Context, only []string) ([]api.CheckResult, error) {
 	found, err := health.Run(ctx, health.Facts{
 		CgroupMount: cgroupMount, RuntimeDir: h.config.Runtime.Dir, Lib: h.paths.Lib, Sim: h.options.Sim != "",
-		ForeignDrops: h.kernel.ForeignDrops,
+		ForeignDrops: h.kernel.ForeignDrops, Problems: h.problems,
 		Parts: func(ctx context.Context) map[string]error {
 			out := make(map[string]error)
 			for _, p := range h.parts(ctx) {

@@ -44,7 +44,8 @@ members of ` + "`gpuhost-view`" + ` viewers; other uids are what the settings ma
 - exec is an upgrade to ` + "`" + ExecProtocol + "`" + `: a type byte, a big-endian uint32 length, and the payload. stdin 1, stdout 2, stderr 3,
   resize 4, exit 5, error 6, close-stdin 7.
 - A body is at most 4 MiB (apply, plan and verify 64 MiB; an archive to import as long as it takes), an object 1 MiB.
-  A caller other than root has 50 requests a second with a burst of 100, and 64 at a time; more answer 429.
+  A caller other than root has 50 requests a second with a burst of 100, 64 at a time, one of them with a body above 256 KiB;
+  more answer 429. It has 128 connections; more are closed.
 
 | method | path | access | takes | gives | |
 |---|---|---|---|---|---|

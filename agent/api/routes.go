@@ -29,7 +29,7 @@ func probeRoutes() []Route {
 	const get = http.MethodGet
 	return []Route{
 		{Method: get, Path: "/healthz", Access: AccessAnyone, Summary: "Whether the agent answers", Answers: typeText, endpoint: raw(getHealthz)},
-		{Method: get, Path: "/readyz", Access: AccessAnyone, Summary: "Whether every running instance is proved guarded", Answers: typeText, endpoint: raw(getReadyz)},
+		{Method: get, Path: "/readyz", Access: AccessAnyone, Summary: "Whether the parts beside the agent answer and nothing of its own work fails", Answers: typeText, endpoint: raw(getReadyz)},
 		{Method: get, Path: "/metrics", Access: AccessRead, Summary: "Metrics in the Prometheus text format", Answers: typeText, endpoint: raw(getMetrics)},
 		{Method: get, Path: "/v1/openapi.json", Access: AccessAnyone, Summary: "This document", endpoint: gives(getDocument)},
 		{Method: get, Path: "/v1/version", Access: AccessAnyone, Summary: "What is running", endpoint: gives(getVersion)},

@@ -139,7 +139,7 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 		return fault.Wrap(fault.Forbidden, what, err)
 	}
 	return fault.New(fault.Temporary, what, "%w", &unreachable{err}).
-		WithHint("systemctl start gpuhost, or gpuhost agent")
+		WithHint("start it as root: gpuhost agent")
 }
 
 // unreachable keeps the cause in the chain and out of the message: "connection

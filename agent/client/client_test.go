@@ -81,7 +81,7 @@ func TestUnreachable(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = c.Status(t.Context())
-	if !errors.Is(err, client.ErrUnreachable) || fault.HintOf(err) != "systemctl start gpuhost, or gpuhost agent" {
+	if !errors.Is(err, client.ErrUnreachable) || fault.HintOf(err) != "start it as root: gpuhost agent" {
 		t.Errorf("%v, hint %q", err, fault.HintOf(err))
 	}
 	ctx, cancel := context.WithCancel(t.Context())

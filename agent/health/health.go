@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -47,6 +48,8 @@ type Facts struct {
 	Sim         bool   // a development machine: what it lacks is a warning
 	// Parts says of each process beside the agent what keeps it from working.
 	Parts func(context.Context) map[string]error
+	// Problems says what the agent itself fails at now.
+	Problems func() map[string]error
 	// ForeignDrops lists others' chains that drop by policy on the tenants' way.
 	ForeignDrops func(context.Context) ([]string, error)
 }
@@ -67,6 +70,7 @@ func checks() []check {
 		{"limits", checkLimits},
 		{"runtime", checkRuntime},
 		{"parts", checkParts},
+		{"convergence", checkConvergence},
 		{"foreign-rules", checkForeignRules},
 		{"disk", checkDisk},
 		{"driver", checkDriver},
@@ -223,6 +227,9 @@ func checkRuntime(_ context.Context, f Facts) Result {
 	return pass("containerd, its shim and runc in %s", f.RuntimeDir)
 }
 
+// seeLog is the hint where the error is all that is known.
+const seeLog = "look into the agent's log, where systemd runs it: journalctl -u gpuhost -n 50"
+
 func checkParts(ctx context.Context, f Facts) Result {
 	parts := f.Parts(ctx)
 	var bad, good []string
@@ -236,9 +243,25 @@ func checkParts(ctx context.Context, f Facts) Result {
 	slices.Sort(bad)
 	slices.Sort(good)
 	if len(bad) > 0 {
-		return fail("journalctl -u gpuhost -n 50", "%s", strings.Join(bad, "; "))
+		return fail(seeLog, "%s", strings.Join(bad, "; "))
 	}
 	return pass("%s", strings.Join(good, ", "))
+}
+
+// checkConvergence tells of lanes that fail and tasks that do not work.
+func checkConvergence(_ context.Context, f Facts) Result {
+	found := f.Problems()
+	if len(found) == 0 {
+		return pass("all that is wanted is in force")
+	}
+	hint, texts := seeLog, make([]string, 0, len(found))
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		texts = append(texts, fmt.Sprintf("%s: %v", name, found[name]))
+		if known := fault.HintOf(found[name]); known != "" {
+			hint = known
+		}
+	}
+	return fail(hint, "%s", strings.Join(texts, "; "))
 }
 
 // checkForeignRules finds another manager's drop on our path: docker, for one,

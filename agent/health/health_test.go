@@ -68,6 +68,21 @@ func TestForeignDropIsNamedWithTheCommandThatMendsIt(t *testing.T) {
 	}
 }
 
+func TestWhatTheAgentFailsAtIsNamedWithItsHint(t *testing.T) {
+	found := map[string]error{}
+	f := Facts{Problems: func() map[string]error { return found }}
+	if got := checkConvergence(t.Context(), f); got.State != Pass {
+		t.Errorf("nothing: %+v", got)
+	}
+	found["network acme/default"] = errors.New("load rules: no buffer space")
+	found["metrics"] = fault.New(fault.Conflict, "listen", "the port is taken").WithHint("set metrics.listen")
+	got := checkConvergence(t.Context(), f)
+	want := "metrics: listen: the port is taken; network acme/default: load rules: no buffer space"
+	if got.State != Fail || got.Message != want || got.Hint != "set metrics.listen" {
+		t.Errorf("got %+v", got)
+	}
+}
+
 func TestRunChoosesAndRefuses(t *testing.T) {
 	f := Facts{Lib: t.TempDir(), Parts: func(context.Context) map[string]error {
 		return map[string]error{"containerd": errors.New("connection refused"), "nvml-helper": nil}

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"os"
 	"slices"
 	"time"
 
@@ -214,7 +215,7 @@ func (l *Loop) SetState(ctx context.Context, ref spec.Ref, verb, actor string) (
 	}
 	if o.Metadata.Source == spec.SourceFile {
 		return ref, "", fault.New(fault.Conflict, verb+" "+ref.String(), "it belongs to a file").
-			WithHint("write its state in spec.d and reload: systemctl reload gpuhost")
+			WithHint("write its state in spec.d, then kill -HUP %d", os.Getpid())
 	}
 	changed := *o
 	in := *instanceOf(o)
@@ -255,7 +256,7 @@ func (l *Loop) Delete(ref spec.Ref, ifMatch uint64, actor string) (string, error
 	}
 	if o.Metadata.Source == spec.SourceFile {
 		return "", fault.New(fault.Conflict, "delete "+ref.String(), "it belongs to a file").
-			WithHint("take it out of spec.d and reload: systemctl reload gpuhost")
+			WithHint("take it out of spec.d, then kill -HUP %d", os.Getpid())
 	}
 	if err := l.refuseUsed(ref); err != nil {
 		return "", err

@@ -55,7 +55,7 @@ func (s Host) Status(ctx context.Context) (api.HostStatus, error) {
 	out := api.HostStatus{
 		Hostname: name, HostID: s.Facts.HostID, Version: s.Facts.Version, StartedAt: s.Facts.Started,
 		Kernel: kernel(), Driver: have.Inventory.DriverVersion, Sim: s.Facts.Sim,
-		Instances: make(api.PhaseCounts), Parts: s.Parts(ctx), Ready: true, Converged: true,
+		Instances: make(api.PhaseCounts), Parts: s.Parts(ctx), Problems: Problems(s.Loop.Problems()), Ready: true, Converged: true,
 	}
 	for _, p := range out.Parts {
 		out.Ready = out.Ready && p.Ready

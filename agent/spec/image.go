@@ -21,8 +21,8 @@ type Image struct {
 	Digest     string // "sha256:…", or empty
 }
 
-// The grammar of github.com/distribution/reference, whose two megabytes of
-// dependencies these five lines replace.
+// The grammar of github.com/distribution/reference, for messages that say which
+// part is wrong.
 var (
 	registrySyntax   = compiled(`^(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?$`)
 	repositorySyntax = compiled(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)

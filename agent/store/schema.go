@@ -113,7 +113,7 @@ func (s *Store) create(own int, steps []migration) error {
 func (s *Store) newer(have version, own int) error {
 	hint := "install the newer gpuhost again"
 	if copies, _ := filepath.Glob(s.path + ".schema*"); len(copies) > 0 {
-		hint += ", or go back: gpuhost restore " + copies[len(copies)-1]
+		hint += fmt.Sprintf(", or go back to what was before it: cp %s %s", copies[len(copies)-1], s.path)
 	}
 	return fault.New(fault.Unsupported, "open state file "+s.path,
 		"a newer gpuhost wrote it (it needs a reader of schema %d, this one has %d)", have.MinReader, own).

@@ -108,7 +108,7 @@ func TestMigrationKeepsACopy(t *testing.T) {
 
 	_, err := Open(s.path, testOptions())
 	wantKind(t, err, fault.Unsupported)
-	if hint := fault.HintOf(err); !strings.Contains(hint, "gpuhost restore "+s.path+".schema1") {
+	if hint := fault.HintOf(err); !strings.Contains(hint, "cp "+s.path+".schema1 "+s.path) {
 		t.Errorf("hint %q does not name the copy", hint)
 	}
 	old := open(t, s.path+".schema1")

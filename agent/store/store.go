@@ -94,7 +94,7 @@ func openFile(path string, volatile bool) (db *bolt.DB, err error) {
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
 		return nil, fault.New(fault.Conflict, "open state file "+path, "another agent has it open").
-			WithHint("systemctl status gpuhost, or fuser %s", path)
+			WithHint("fuser -v %s", path)
 	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
 		return nil, damaged(path, err)
 	case err != nil:
@@ -105,7 +105,7 @@ func openFile(path string, volatile bool) (db *bolt.DB, err error) {
 
 func damaged(path string, err error) error {
 	return fault.New(fault.Internal, "open state file "+path, "it is damaged: %w", err).
-		WithHint("gpuhost restore FILE, from a backup or from a copy beside it")
+		WithHint("with the agent stopped, put a backup in its place, or a copy that was kept: ls %s.schema*", path)
 }
 
 func (s *Store) prepare(steps []migration) (err error) {

@@ -10,7 +10,8 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 )
 
-// Ready says that the agent answers and everything on the host is guarded.
+// Ready says that the agent answers. Tenants are guarded before, by what an earlier
+// one left in force.
 func Ready() error { return send(daemon.SdNotifyReady) }
 
 // Stopping says that the agent ends by itself.
