@@ -20,9 +20,13 @@ type Deps struct {
 	Ledger   Ledger
 	Holders  Holders
 	Servants Servants // nil: the host has none
-	Now      func() time.Time
-	BootID   string // /proc/sys/kernel/random/boot_id
-	Log      *slog.Logger
+	Resetter Resetter // nil: its GPUs cannot be reset
+	// AllowUnreset is Host.spec.handover.withoutReset: whether a GPU that cannot be
+	// reset may go to the next tenant. Nil is no.
+	AllowUnreset func(ctx context.Context) (bool, error)
+	Now          func() time.Time
+	BootID       string // /proc/sys/kernel/random/boot_id
+	Log          *slog.Logger
 }
 
 // Room observes GPUs and their ledger, and applies steps of [PlanInstance] and
@@ -48,6 +52,12 @@ func New(deps Deps) *Room {
 	}
 	if deps.Servants == nil {
 		deps.Servants = nobody{}
+	}
+	if deps.Resetter == nil {
+		deps.Resetter = noReset{}
+	}
+	if deps.AllowUnreset == nil {
+		deps.AllowUnreset = func(context.Context) (bool, error) { return false, nil }
 	}
 	return &Room{deps: deps, inventories: inventories{turn: make(chan struct{}, 1)}, seen: make(map[gpu.UUID]gpu.Device)}
 }
@@ -114,7 +124,7 @@ func (r *Room) Apply(ctx context.Context, s plan.Step, _ plan.Report) error {
 	switch s.Verb {
 	case VerbReserve, VerbAssign:
 		err = r.applyGrant(ctx, s)
-	case VerbDrain, VerbScrub, VerbVerify, VerbFree, VerbQuarantine, VerbRelease:
+	case VerbDrain, VerbScrub, VerbReset, VerbVerify, VerbFree, VerbQuarantine, VerbRelease:
 		err = r.applyHandover(ctx, s)
 		r.Forget() // a reset may change what the GPU says of itself
 	default:
