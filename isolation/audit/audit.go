@@ -3,9 +3,12 @@ package audit
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
@@ -20,7 +23,8 @@ type Cgroups interface {
 	Effective(ctx context.Context, uid spec.UID) ([]cgroup.Attached, error)
 	// Outer are those on the instance's parent cgroup itself.
 	Outer(ctx context.Context, uid spec.UID) ([]cgroup.Attached, error)
-	Pids(ctx context.Context, uid spec.UID) ([]int, error)
+	// Threads are the live threads of the instance, all of them.
+	Threads(ctx context.Context, uid spec.UID) ([]int, error)
 	List(ctx context.Context) ([]spec.UID, error)
 	Controllers(ctx context.Context) ([]string, error)
 }
@@ -50,7 +54,7 @@ var _ isolation.Auditor = (*Auditor)(nil)
 // New makes an auditor.
 func New(config Config) *Auditor { return &Auditor{config: config} }
 
-// settleAfter are the pauses before processes that look wrong are read again: a
+// settleAfter are the pauses before threads that look wrong are read again: a
 // process that runc brings in by exec passes through the cgroup before it has
 // joined the container's namespaces.
 func settleAfter() []time.Duration {
@@ -58,32 +62,68 @@ func settleAfter() []time.Duration {
 }
 
 // Audit reports every control of the task, passed or not. An error means that
-// there is no task of this lease to look at, or that the canary could not run
-// while all else is as it should be: then the next audit will say.
+// there is no finding: there is no task of this lease to look at, it ended while it
+// was looked at (a conflict), or the canary could not run while all else is as it
+// should be; then the next audit will say.
 func (a *Auditor) Audit(ctx context.Context, lease isolation.Lease, pid int) ([]spec.Control, error) {
-	pids, err := a.config.Cgroups.Pids(ctx, lease.UID)
+	controls, err := a.audit(ctx, lease, pid)
+	return controls, fault.Wrap(fault.Internal, "audit instance "+string(lease.UID), err)
+}
+
+func (a *Auditor) audit(ctx context.Context, lease isolation.Lease, pid int) ([]spec.Control, error) {
+	task, err := unix.PidfdOpen(pid, 0) // from here on the number is of no other process
 	if err != nil {
-		return nil, fault.Wrap(fault.Internal, "audit instance "+string(lease.UID), err)
+		return nil, fault.New(fault.Temporary, "", "open process %d: %w", pid, err)
 	}
-	if !slices.Contains(pids, pid) {
-		return nil, fault.New(fault.Temporary, "audit instance "+string(lease.UID),
-			"process %d is not in its cgroup, which holds %v", pid, pids)
+	defer unix.Close(task)
+	tid, err := a.witness(ctx, lease.UID, pid)
+	if err != nil {
+		return nil, err
 	}
 	want := a.want(ctx, lease)
-	facts := a.read(ctx, want, pid)
+	facts := a.read(ctx, want, tid)
 	a.settle(ctx, want, &facts)
 	controls := Judge(want, facts)
+	if hasEnded(task) {
+		return nil, fault.New(fault.Conflict, "", "its task ended meanwhile")
+	}
 	if err := errors.Join(facts.Tries.Err, facts.Strangers.Err); err != nil && onlyCanaryFailed(controls) {
-		return nil, fault.Wrap(fault.Temporary, "audit instance "+string(lease.UID), err)
+		return nil, fault.Wrap(fault.Temporary, "send canary", err)
 	}
 	return controls, nil
+}
+
+// witness is the thread through which the task is looked at: its first, or another
+// where that one has ended, which ends no process.
+func (a *Auditor) witness(ctx context.Context, uid spec.UID, pid int) (int, error) {
+	members, err := a.config.Cgroups.Threads(ctx, uid)
+	if err != nil {
+		return 0, err
+	}
+	if slices.Contains(members, pid) {
+		return pid, nil
+	}
+	for _, tid := range members {
+		var st unix.Stat_t
+		if unix.Lstat(fmt.Sprintf("/proc/%d/task/%d", pid, tid), &st) == nil {
+			return tid, nil
+		}
+	}
+	return 0, fault.New(fault.Temporary, "", "process %d is not in its cgroup, which holds %d threads", pid, len(members))
+}
+
+// hasEnded says whether all threads of a pidfd's process have ended.
+func hasEnded(pidfd int) bool {
+	state := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	n, err := unix.Poll(state, 0)
+	return n > 0 && err == nil
 }
 
 func onlyCanaryFailed(controls []spec.Control) bool {
 	return !slices.ContainsFunc(controls, func(c spec.Control) bool { return !c.Pass && c.ID != canaryControl })
 }
 
-// settle reads again while some process of the first reading looks wrong. One that
+// settle reads again while some thread of the first reading looks wrong. One that
 // only later readings show wrong is left to the next audit, or a tenant's every
 // exec could fail this one.
 func (a *Auditor) settle(ctx context.Context, want Want, facts *Facts) {
@@ -93,10 +133,10 @@ func (a *Auditor) settle(ctx context.Context, want Want, facts *Facts) {
 			return
 		}
 		wait(ctx, pause)
-		facts.Processes = a.readProcesses(ctx, want.Lease.UID)
+		facts.Threads = a.readThreads(ctx, want.Lease.UID)
 		again := suspects(want, *facts)
-		facts.Processes.Value = slices.DeleteFunc(facts.Processes.Value, func(p Process) bool { return again[p.PID] && !wrong[p.PID] })
-		maps.DeleteFunc(wrong, func(pid int, _ bool) bool { return !again[pid] })
+		facts.Threads.Value = slices.DeleteFunc(facts.Threads.Value, func(t Thread) bool { return again[t.TID] && !wrong[t.TID] })
+		maps.DeleteFunc(wrong, func(tid int, _ bool) bool { return !again[tid] })
 	}
 }
 
@@ -135,10 +175,10 @@ func fact[T any](value T, err error) Fact[T] { return Fact[T]{value, err} }
 
 // Facts is all that an audit reads of one task.
 type Facts struct {
-	PID       int
+	TID       int // of the thread through which the task was looked at
 	Host      Fact[Namespaces]
 	Peers     Fact[map[spec.UID]Namespaces]
-	Processes Fact[[]Process]
+	Threads   Fact[[]Thread]
 	NetOwner  Fact[string] // the user namespace that owns the task's network namespace
 	UIDMap    Fact[string]
 	GIDMap    Fact[string]
@@ -158,9 +198,11 @@ type Facts struct {
 // Namespaces are the links of /proc/PID/ns by name: "net" to "net:[4026531840]".
 type Namespaces map[string]string
 
-// Process is one process of the task.
-type Process struct {
-	PID        int
+// Thread is one thread of the task: namespaces, capabilities and filters are each
+// thread's own.
+type Thread struct {
+	TID, PID   int
+	Leads      bool   // its process's first thread, or stands for it where that has ended
 	Name       string // the tenant's own text
 	Caps       map[string]uint64
 	NoNewPrivs string

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -57,21 +58,33 @@ func Judge(want Want, facts Facts) []spec.Control {
 	return controls
 }
 
-// suspects are the processes that look wrong, each judged beside the task's first.
+// suspects are the threads that look wrong, each judged beside the task's first.
+// Most are like that one, which then is all there is to judge.
 func suspects(want Want, facts Facts) map[int]bool {
 	wrong := map[int]bool{}
-	all := facts.Processes.Value
-	first := slices.DeleteFunc(slices.Clone(all), func(p Process) bool { return p.PID != facts.PID })
-	for _, p := range all {
-		facts.Processes.Value = append(slices.Clip(first), p)
-		if !processesPass(want, facts) {
-			wrong[p.PID] = true
+	all := facts.Threads.Value
+	first := slices.DeleteFunc(slices.Clone(all), func(t Thread) bool { return t.TID != facts.TID })
+	facts.Threads.Value = first
+	firstPasses := threadsPass(want, facts)
+	for _, t := range all {
+		if firstPasses && t.like(first[0]) {
+			continue
+		}
+		facts.Threads.Value = append(slices.Clip(first), t)
+		if !threadsPass(want, facts) {
+			wrong[t.TID] = true
 		}
 	}
 	return wrong
 }
 
-func processesPass(want Want, facts Facts) bool {
+// like says that two threads differ in nothing that is judged.
+func (t Thread) like(other Thread) bool {
+	return t.NoNewPrivs == other.NoNewPrivs && t.Seccomp == other.Seccomp &&
+		maps.Equal(t.Caps, other.Caps) && maps.Equal(t.Namespaces, other.Namespaces)
+}
+
+func threadsPass(want Want, facts Facts) bool {
 	for _, judge := range []func(Want, Facts) finding{judgeNamespaces, judgeCapabilities, judgeNoNewPrivs, judgeSeccomp} {
 		if !judge(want, facts).pass {
 			return false

@@ -23,46 +23,49 @@ func judgeIDs(want Want, f Facts) finding {
 
 func judgeNamespaces(_ Want, f Facts) finding {
 	expected := strings.Join(namespaceKinds(), ", ") + " of its own, the network's owned by its user namespace"
-	for _, err := range []error{f.Host.Err, f.Peers.Err, f.Processes.Err, f.NetOwner.Err} {
+	for _, err := range []error{f.Host.Err, f.Peers.Err, f.Threads.Err, f.NetOwner.Err} {
 		if err != nil {
 			return unreadable(expected, err)
 		}
 	}
-	processes := f.Processes.Value
+	threads := f.Threads.Value
 	var problems []string
-	for _, p := range processes {
-		problems = append(problems, sharedNamespaces(p, f.Host.Value, "the host")...)
+	for i, t := range threads {
+		if i > 0 && maps.Equal(t.Namespaces, threads[i-1].Namespaces) {
+			continue // of one process: what is wrong is said once
+		}
+		problems = append(problems, sharedNamespaces(t, f.Host.Value, "the host")...)
 		for _, uid := range slices.Sorted(maps.Keys(f.Peers.Value)) {
-			problems = append(problems, sharedNamespaces(p, f.Peers.Value[uid], "instance "+string(uid))...)
+			problems = append(problems, sharedNamespaces(t, f.Peers.Value[uid], "instance "+string(uid))...)
 		}
 	}
-	problems = append(problems, foreignMembers(processes, f)...)
-	return conclude(expected, fmt.Sprintf("so in %d processes, apart from %d other instances", len(processes), len(f.Peers.Value)), problems)
+	problems = append(problems, foreignMembers(threads, f)...)
+	return conclude(expected, fmt.Sprintf("so in %d threads, apart from %d other instances", len(threads), len(f.Peers.Value)), problems)
 }
 
-func sharedNamespaces(p Process, other Namespaces, whose string) (problems []string) {
+func sharedNamespaces(t Thread, other Namespaces, whose string) (problems []string) {
 	for _, kind := range namespaceKinds() {
-		if link := p.Namespaces[kind]; link == "" || link == other[kind] {
-			problems = append(problems, fmt.Sprintf("process %d (%s) shares %s with %s", p.PID, p.Name, kind, whose))
+		if link := t.Namespaces[kind]; link == "" || link == other[kind] {
+			problems = append(problems, fmt.Sprintf("thread %d (%s) shares %s with %s", t.TID, t.Name, kind, whose))
 		}
 	}
 	return problems
 }
 
-// foreignMembers finds processes in another user namespace than the task's, and
-// a network namespace that somebody else owns.
-func foreignMembers(processes []Process, f Facts) (problems []string) {
-	i := slices.IndexFunc(processes, func(p Process) bool { return p.PID == f.PID })
+// foreignMembers finds threads in another user namespace than the task's, and a
+// network namespace that somebody else owns.
+func foreignMembers(threads []Thread, f Facts) (problems []string) {
+	i := slices.IndexFunc(threads, func(t Thread) bool { return t.TID == f.TID })
 	if i < 0 {
-		return []string{fmt.Sprintf("process %d is gone", f.PID)}
+		return []string{fmt.Sprintf("thread %d is gone", f.TID)}
 	}
-	user := processes[i].Namespaces["user"]
+	user := threads[i].Namespaces["user"]
 	if f.NetOwner.Value != user {
 		problems = append(problems, fmt.Sprintf("the network namespace is owned by %s, not %s", f.NetOwner.Value, user))
 	}
-	for _, p := range processes {
-		if p.Namespaces["user"] != user {
-			problems = append(problems, fmt.Sprintf("process %d (%s) is in %s", p.PID, p.Name, p.Namespaces["user"]))
+	for _, t := range threads {
+		if t.Namespaces["user"] != user {
+			problems = append(problems, fmt.Sprintf("thread %d (%s) is in %s", t.TID, t.Name, t.Namespaces["user"]))
 		}
 	}
 	return problems
@@ -73,9 +76,9 @@ func judgeCapabilities(_ Want, f Facts) finding {
 	for _, c := range permittedCaps() {
 		names = append(names, c.name)
 	}
-	return judgeProcesses("at most "+strings.Join(names, " "), f, func(p Process) string {
+	return judgeProcesses("at most "+strings.Join(names, " "), f, func(t Thread) string {
 		for _, set := range capSets() {
-			mask, known := p.Caps[set]
+			mask, known := t.Caps[set]
 			if excess := mask &^ permittedMask(); excess != 0 || !known {
 				return fmt.Sprintf("holds %#x beyond them in %s", excess, set)
 			}
@@ -85,14 +88,14 @@ func judgeCapabilities(_ Want, f Facts) finding {
 }
 
 func judgeNoNewPrivs(_ Want, f Facts) finding {
-	return judgeProcesses("NoNewPrivs: 1 in every process", f, func(p Process) string {
-		return differs("NoNewPrivs", p.NoNewPrivs, "1")
+	return judgeProcesses("NoNewPrivs: 1 in every process", f, func(t Thread) string {
+		return differs("NoNewPrivs", t.NoNewPrivs, "1")
 	})
 }
 
 func judgeSeccomp(_ Want, f Facts) finding {
-	return judgeProcesses("Seccomp: 2 in every process", f, func(p Process) string {
-		return differs("Seccomp", p.Seccomp, "2")
+	return judgeProcesses("Seccomp: 2 in every process", f, func(t Thread) string {
+		return differs("Seccomp", t.Seccomp, "2")
 	})
 }
 
@@ -103,21 +106,23 @@ func differs(key, have, want string) string {
 	return fmt.Sprintf("has %s: %s", key, have)
 }
 
-// judgeProcesses asks one question about every process; the answer is a problem
-// or "".
-func judgeProcesses(expected string, f Facts, ask func(Process) string) finding {
-	if f.Processes.Err != nil {
-		return unreadable(expected, f.Processes.Err)
+// judgeProcesses asks one question about every process, of the thread that leads
+// it; the answer is a problem or "". In a created task, and on the way in by exec,
+// threads of runc's wait beside the one that becomes the tenant's. They have
+// neither dropped capabilities nor a filter, and end with exec.
+func judgeProcesses(expected string, f Facts, ask func(Thread) string) finding {
+	if f.Threads.Err != nil {
+		return unreadable(expected, f.Threads.Err)
 	}
-	processes := f.Processes.Value
-	if len(processes) == 0 {
+	leaders := slices.DeleteFunc(slices.Clone(f.Threads.Value), func(t Thread) bool { return !t.Leads })
+	if len(leaders) == 0 {
 		return finding{expected, "no process left to look at", false}
 	}
 	var problems []string
-	for _, p := range processes {
-		if problem := ask(p); problem != "" {
-			problems = append(problems, fmt.Sprintf("process %d (%s) %s", p.PID, p.Name, problem))
+	for _, t := range leaders {
+		if problem := ask(t); problem != "" {
+			problems = append(problems, fmt.Sprintf("process %d (%s) %s", t.PID, t.Name, problem))
 		}
 	}
-	return conclude(expected, fmt.Sprintf("so in %d processes", len(processes)), problems)
+	return conclude(expected, fmt.Sprintf("so in %d processes", len(leaders)), problems)
 }

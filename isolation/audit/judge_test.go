@@ -55,7 +55,7 @@ func healthy(t testing.TB) (Want, Facts) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	process.PID, process.Namespaces = 4711, namespaces("task")
+	process.TID, process.Leads, process.Namespaces = 4711, true, namespaces("task")
 	mounts, err := parseMounts(strings.NewReader(fixture(t, "mountinfo")))
 	if err != nil {
 		t.Fatal(err)
@@ -66,10 +66,10 @@ func healthy(t testing.TB) (Want, Facts) {
 	}
 	outer := program(t, 7, cgroup.Rules(want.Nodes))
 	f := Facts{
-		PID:       4711,
+		TID:       4711,
 		Host:      Fact[Namespaces]{Value: namespaces("host")},
 		Peers:     Fact[map[spec.UID]Namespaces]{Value: map[spec.UID]Namespaces{"audit002": namespaces("peer")}},
-		Processes: Fact[[]Process]{Value: []Process{process}},
+		Threads:   Fact[[]Thread]{Value: []Thread{process}},
 		NetOwner:  Fact[string]{Value: "task-user"},
 		UIDMap:    Fact[string]{Value: idMap},
 		GIDMap:    Fact[string]{Value: idMap},
@@ -140,8 +140,16 @@ func TestHealthyTaskText(t *testing.T) {
 }
 
 func TestEachFaultFailsItsControl(t *testing.T) {
-	process := func(edit func(*Process)) func(*Want, *Facts) {
-		return func(_ *Want, f *Facts) { edit(&f.Processes.Value[0]) }
+	process := func(edit func(*Thread)) func(*Want, *Facts) {
+		return func(_ *Want, f *Facts) { edit(&f.Threads.Value[0]) }
+	}
+	second := func(edit func(*Thread)) func(*Want, *Facts) {
+		return func(_ *Want, f *Facts) {
+			t := f.Threads.Value[0]
+			t.TID, t.Leads, t.Namespaces = t.TID+1, false, maps.Clone(t.Namespaces)
+			edit(&t)
+			f.Threads.Value = append(f.Threads.Value, t)
+		}
 	}
 	mount := func(m Mount) func(*Want, *Facts) {
 		return func(_ *Want, f *Facts) { f.Mounts.Value = append(f.Mounts.Value, m) }
@@ -154,14 +162,16 @@ func TestEachFaultFailsItsControl(t *testing.T) {
 		{"whole uid range", func(_ *Want, f *Facts) { f.UIDMap.Value = "0 0 4294967295" }, []string{"I1"}},
 		{"two gid ranges", func(_ *Want, f *Facts) { f.GIDMap.Value += "; 65536 0 1" }, []string{"I1"}},
 		{"root of the host's", func(_ *Want, f *Facts) { f.RootOwner.Value = 0 }, []string{"I1"}},
-		{"host's net", process(func(p *Process) { p.Namespaces["net"] = "host-net" }), []string{"I2"}},
-		{"neighbour's ipc", process(func(p *Process) { p.Namespaces["ipc"] = "peer-ipc" }), []string{"I2"}},
+		{"host's net", process(func(p *Thread) { p.Namespaces["net"] = "host-net" }), []string{"I2"}},
+		{"neighbour's ipc", process(func(p *Thread) { p.Namespaces["ipc"] = "peer-ipc" }), []string{"I2"}},
 		{"net owned by the host", func(_ *Want, f *Facts) { f.NetOwner.Value = "host-user" }, []string{"I2"}},
-		{"init gone", process(func(p *Process) { p.PID = 1 }), []string{"I2"}},
-		{"SYS_ADMIN", process(func(p *Process) { p.Caps["CapBnd"] |= 1 << 21 }), []string{"I3"}},
-		{"ambient NET_RAW", process(func(p *Process) { p.Caps["CapAmb"] |= 1 << 13 }), []string{"I3"}},
-		{"new privileges", process(func(p *Process) { p.NoNewPrivs = "0" }), []string{"I4"}},
-		{"no process", func(_ *Want, f *Facts) { f.Processes.Value = nil }, []string{"I2", "I3", "I4", "K1"}},
+		{"host's net in a second thread", second(func(t *Thread) { t.Namespaces["net"] = "host-net" }), []string{"I2"}},
+		{"runc's thread beside the task's", second(func(t *Thread) { t.Seccomp, t.NoNewPrivs = "0", "0" }), nil},
+		{"init gone", process(func(p *Thread) { p.TID = 1 }), []string{"I2"}},
+		{"SYS_ADMIN", process(func(p *Thread) { p.Caps["CapBnd"] |= 1 << 21 }), []string{"I3"}},
+		{"ambient NET_RAW", process(func(p *Thread) { p.Caps["CapAmb"] |= 1 << 13 }), []string{"I3"}},
+		{"new privileges", process(func(p *Thread) { p.NoNewPrivs = "0" }), []string{"I4"}},
+		{"no process", func(_ *Want, f *Facts) { f.Threads.Value = nil }, []string{"I2", "I3", "I4", "K1"}},
 		{"no inner program", func(_ *Want, f *Facts) { f.Effective.Value = f.Outer.Value }, []string{"D1"}},
 		{"no outer program", func(_ *Want, f *Facts) { f.Outer.Value = nil }, []string{"D1", "D2"}},
 		{"outer not asked", func(_ *Want, f *Facts) { f.Effective.Value = f.Effective.Value[:1] }, []string{"D2"}},
@@ -182,7 +192,7 @@ func TestEachFaultFailsItsControl(t *testing.T) {
 		{"not looked at", func(_ *Want, f *Facts) { f.Masked.Value = f.Masked.Value[1:] }, []string{"D7"}},
 		{"shm of the host", func(_ *Want, f *Facts) { f.Shm.Value.OwnRoot = false }, []string{"D10"}},
 		{"shm too large", func(_ *Want, f *Facts) { f.Shm.Value.Bytes *= 2 }, []string{"D10"}},
-		{"no seccomp", process(func(p *Process) { p.Seccomp = "0" }), []string{"K1"}},
+		{"no seccomp", process(func(p *Thread) { p.Seccomp = "0" }), []string{"K1"}},
 		{"read-only is no mask", func(_ *Want, f *Facts) { f.Masked.Value[len(driverPaths())].State = StateReadOnly }, []string{"K4"}},
 		{"/proc/sys writable", func(_ *Want, f *Facts) { f.ReadOnly.Value[3].State = StateVisible }, []string{"K4"}},
 		{"suid mount", mount(Mount{Point: "/data", Type: "ext4", Options: []string{"nodev", "rw"}}), []string{"K5"}},
@@ -212,7 +222,7 @@ func TestUnreadableFails(t *testing.T) {
 		spoil func(*Facts)
 		want  []string
 	}{
-		{"processes", func(f *Facts) { f.Processes.Err = lost }, []string{"I2", "I3", "I4", "K1"}},
+		{"processes", func(f *Facts) { f.Threads.Err = lost }, []string{"I2", "I3", "I4", "K1"}},
 		{"uid map", func(f *Facts) { f.UIDMap.Err = lost }, []string{"I1"}},
 		{"effective programs", func(f *Facts) { f.Effective.Err = lost }, []string{"D1", "D2"}},
 		{"canary", func(f *Facts) { f.Tries.Err = lost }, []string{"D3"}},

@@ -44,7 +44,7 @@ func TestTenantAtItsLimitsPasses(t *testing.T) {
 
 func (v *task) pids() []int {
 	v.t.Helper()
-	pids, err := v.tree.Pids(v.t.Context(), v.lease.UID)
+	pids, err := v.tree.Threads(v.t.Context(), v.lease.UID)
 	v.must(err)
 	return pids
 }

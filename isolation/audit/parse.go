@@ -16,7 +16,7 @@ func capSets() []string { return []string{"CapInh", "CapPrm", "CapEff", "CapBnd"
 // parseStatus reads the lines of /proc/PID/status that controls depend on. The
 // kernel escapes newlines in the name, so no line is the tenant's; a key that
 // comes twice is refused all the same.
-func parseStatus(text string) (Process, error) {
+func parseStatus(text string) (Thread, error) {
 	fields := map[string]string{}
 	for line := range strings.Lines(text) {
 		key, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
@@ -24,18 +24,23 @@ func parseStatus(text string) (Process, error) {
 			continue
 		}
 		if _, twice := fields[key]; twice {
-			return Process{}, fmt.Errorf("read process status: %q is there twice", key)
+			return Thread{}, fmt.Errorf("read process status: %q is there twice", key)
 		}
 		fields[key] = strings.TrimSpace(value)
 	}
-	p := Process{Name: fields["Name"], NoNewPrivs: fields["NoNewPrivs"], Seccomp: fields["Seccomp"], Caps: map[string]uint64{}}
+	p := Thread{Name: fields["Name"], NoNewPrivs: fields["NoNewPrivs"], Seccomp: fields["Seccomp"], Caps: map[string]uint64{}}
 	for _, set := range capSets() {
 		mask, err := strconv.ParseUint(fields[set], 16, 64)
 		if err != nil {
-			return Process{}, fmt.Errorf("read process status: %s is %q", set, fields[set])
+			return Thread{}, fmt.Errorf("read process status: %s is %q", set, fields[set])
 		}
 		p.Caps[set] = mask
 	}
+	pid, err := strconv.Atoi(fields["Tgid"])
+	if err != nil {
+		return Thread{}, fmt.Errorf("read process status: Tgid is %q", fields["Tgid"])
+	}
+	p.PID = pid
 	return p, nil
 }
 

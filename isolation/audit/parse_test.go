@@ -12,8 +12,8 @@ func TestParseStatus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Process{
-		Name: `py\nSeccomp:\t0`, NoNewPrivs: "1", Seccomp: "2",
+	want := Thread{
+		PID: 4711, Name: `py\nSeccomp:\t0`, NoNewPrivs: "1", Seccomp: "2",
 		Caps: map[string]uint64{"CapInh": 0, "CapPrm": 0x405fb, "CapEff": 0x405fb, "CapBnd": 0x405fb, "CapAmb": 0},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -26,6 +26,7 @@ func TestParseStatusRefusesHalfATruth(t *testing.T) {
 	for name, text := range map[string]string{
 		"empty":         "",
 		"a set missing": strings.Replace(whole, "CapBnd", "CapXxx", 1),
+		"no process":    strings.Replace(whole, "Tgid:\t4711", "Tgid:\tx", 1),
 		"a key twice":   whole + "Seccomp:\t2\n",
 	} {
 		if p, err := parseStatus(text); err == nil {

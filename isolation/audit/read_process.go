@@ -15,76 +15,92 @@ import (
 )
 
 // read collects the facts of a task. Each that cannot be read carries why.
-func (a *Auditor) read(ctx context.Context, want Want, pid int) Facts {
+func (a *Auditor) read(ctx context.Context, want Want, tid int) Facts {
 	uid := want.Lease.UID
-	proc := procDir(pid)
+	proc := procDir(tid)
 	f := Facts{
-		PID:       pid,
+		TID:       tid,
 		Host:      fact(hostNamespaces()),
 		Peers:     fact(a.readPeers(ctx, uid)),
-		Processes: a.readProcesses(ctx, uid),
-		NetOwner:  fact(networkOwner(pid)),
+		Threads:   a.readThreads(ctx, uid),
+		NetOwner:  fact(networkOwner(tid)),
 		UIDMap:    fact(readIDMap(filepath.Join(proc, "uid_map"))),
 		GIDMap:    fact(readIDMap(filepath.Join(proc, "gid_map"))),
-		RootOwner: fact(rootOwner(pid)),
-		Mounts:    fact(readMounts(pid)),
+		RootOwner: fact(rootOwner(tid)),
+		Mounts:    fact(readMounts(tid)),
 		Outer:     fact(a.config.Cgroups.Outer(ctx, uid)),
 		Effective: fact(a.config.Cgroups.Effective(ctx, uid)),
 		Limits:    a.readLimits(uid),
 	}
-	a.readRoot(&f, pid)
+	a.readRoot(&f, tid)
 	f.Tries = fact(a.tryNodes(ctx, want))
 	f.Strangers = fact(a.tryAsTenant(ctx, want))
 	return f
 }
 
-func procDir(pid int) string { return "/proc/" + strconv.Itoa(pid) }
+// procDir is the folder of a thread, which is as good as that of a process.
+func procDir(tid int) string { return "/proc/" + strconv.Itoa(tid) }
 
-// readProcesses reads every process of the task. One that ends meanwhile holds
+// readThreads reads every thread of the task. One that ends meanwhile holds
 // nothing; the list is of those that were still there.
-func (a *Auditor) readProcesses(ctx context.Context, uid spec.UID) Fact[[]Process] {
-	pids, err := a.config.Cgroups.Pids(ctx, uid)
+func (a *Auditor) readThreads(ctx context.Context, uid spec.UID) Fact[[]Thread] {
+	tids, err := a.config.Cgroups.Threads(ctx, uid)
 	if err != nil {
-		return Fact[[]Process]{Err: err}
+		return Fact[[]Thread]{Err: err}
 	}
-	var all []Process
-	for _, pid := range pids {
-		p, err := readProcess(pid)
+	var all []Thread
+	for _, tid := range tids {
+		t, err := readThread(tid)
 		if ended(err) {
 			continue
 		}
 		if err != nil {
-			return Fact[[]Process]{Err: err}
+			return Fact[[]Thread]{Err: err}
 		}
-		all = append(all, p)
+		all = append(all, t)
 	}
-	return Fact[[]Process]{Value: all}
+	markLeaders(all)
+	return Fact[[]Thread]{Value: all}
+}
+
+// markLeaders finds the thread that leads each process: the first, or another
+// where that one has ended, which ends no process.
+func markLeaders(threads []Thread) {
+	leader := map[int]int{}
+	for i, t := range threads {
+		if _, found := leader[t.PID]; !found || t.TID == t.PID {
+			leader[t.PID] = i
+		}
+	}
+	for _, i := range leader {
+		threads[i].Leads = true
+	}
 }
 
 func ended(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH)
 }
 
-func readProcess(pid int) (Process, error) {
-	text, err := os.ReadFile(procDir(pid) + "/status")
+func readThread(tid int) (Thread, error) {
+	text, err := os.ReadFile(procDir(tid) + "/status")
 	if err != nil {
-		return Process{}, fmt.Errorf("read status of process %d: %w", pid, err)
+		return Thread{}, fmt.Errorf("read status of thread %d: %w", tid, err)
 	}
-	p, err := parseStatus(string(text))
+	t, err := parseStatus(string(text))
 	if err != nil {
-		return Process{}, fmt.Errorf("process %d: %w", pid, err)
+		return Thread{}, fmt.Errorf("thread %d: %w", tid, err)
 	}
-	p.PID = pid
-	p.Namespaces, err = readNamespaces(pid)
-	return p, err
+	t.TID = tid
+	t.Namespaces, err = readNamespaces(tid)
+	return t, err
 }
 
-func readNamespaces(pid int) (Namespaces, error) {
+func readNamespaces(tid int) (Namespaces, error) {
 	ns := Namespaces{}
 	for _, kind := range namespaceKinds() {
-		link, err := os.Readlink(procDir(pid) + "/ns/" + kind)
+		link, err := os.Readlink(procDir(tid) + "/ns/" + kind)
 		if err != nil {
-			return nil, fmt.Errorf("read %s namespace of process %d: %w", kind, pid, err)
+			return nil, fmt.Errorf("read %s namespace of thread %d: %w", kind, tid, err)
 		}
 		ns[kind] = link
 	}
@@ -95,7 +111,7 @@ func readNamespaces(pid int) (Namespaces, error) {
 // its unit makes private.
 func hostNamespaces() (Namespaces, error) { return readNamespaces(1) }
 
-// readPeers reads the namespaces of one process of every other instance.
+// readPeers reads the namespaces of one thread of every other instance.
 func (a *Auditor) readPeers(ctx context.Context, self spec.UID) (map[spec.UID]Namespaces, error) {
 	uids, err := a.config.Cgroups.List(ctx)
 	if err != nil {
@@ -106,11 +122,11 @@ func (a *Auditor) readPeers(ctx context.Context, self spec.UID) (map[spec.UID]Na
 		if uid == self {
 			continue
 		}
-		pids, err := a.config.Cgroups.Pids(ctx, uid)
+		tids, err := a.config.Cgroups.Threads(ctx, uid)
 		if err != nil {
 			return nil, err
 		}
-		if ns, err := firstNamespaces(pids); err != nil {
+		if ns, err := firstNamespaces(tids); err != nil {
 			return nil, err
 		} else if ns != nil {
 			peers[uid] = ns
@@ -119,9 +135,9 @@ func (a *Auditor) readPeers(ctx context.Context, self spec.UID) (map[spec.UID]Na
 	return peers, nil
 }
 
-func firstNamespaces(pids []int) (Namespaces, error) {
-	for _, pid := range pids {
-		ns, err := readNamespaces(pid)
+func firstNamespaces(tids []int) (Namespaces, error) {
+	for _, tid := range tids {
+		ns, err := readNamespaces(tid)
 		if err == nil || !ended(err) {
 			return ns, err
 		}

@@ -26,8 +26,6 @@ import (
 	"github.com/gpuhost/gpuhost/packaging/lab/hosttest"
 )
 
-func TestMain(m *testing.M) { hosttest.Main(m) }
-
 const uvmMajor = 510
 
 func uvm() uint32 { return uvmMajor }

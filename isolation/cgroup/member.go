@@ -22,10 +22,10 @@ const (
 	listThreads   = "cgroup.threads"
 )
 
-// Pids lists the processes of an instance: of the leaf and all below the parent
-// but the agent's own canary.
-func (t *Tree) Pids(_ context.Context, uid spec.UID) ([]int, error) {
-	return members(t.paths.CgroupDir(uid), listProcesses, t.canary(uid))
+// Threads lists the live threads of an instance: of the leaf and all below the
+// parent but the agent's own canary.
+func (t *Tree) Threads(_ context.Context, uid spec.UID) ([]int, error) {
+	return members(t.paths.CgroupDir(uid), listThreads, t.canary(uid))
 }
 
 func (t *Tree) canary(uid spec.UID) string {
