@@ -34,9 +34,6 @@ import (
 // cgroupMount is where cgroup v2 is mounted, on every host we support.
 const cgroupMount = "/sys/fs/cgroup"
 
-// nobody is what the resolver and the log writers become.
-const nobody = 65534
-
 // host is one agent's parts. assemble makes them in the order of the fields:
 // each needs only those before it.
 type host struct {
@@ -179,7 +176,8 @@ func (h *host) openIsolation(context.Context) error {
 	if h.pins, err = pin.Open(h.layout); err != nil {
 		return err
 	}
-	h.launcher = launch.New(launch.Config{Paths: h.layout, UID: nobody, GID: nobody})
+	wardens := int(h.config.UIDs.Wardens)
+	h.launcher = launch.New(launch.Config{Paths: h.layout, UID: wardens, GID: wardens})
 	return nil
 }
 

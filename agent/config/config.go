@@ -47,10 +47,12 @@ type Programs struct {
 	Warden     string
 }
 
-// UIDs is the pool that tenants' ranges of 65,536 host ids are cut from.
+// UIDs is the pool that tenants' ranges of 65,536 host ids are cut from, and whom the
+// agent's own small processes become.
 type UIDs struct {
 	PoolStart uint32
 	PoolSize  uint32
+	Wardens   uint32
 }
 
 // Network is what tenants' networks share with the operator's.
@@ -109,7 +111,7 @@ func Default() *Config {
 		Log:      Log{Level: "info", Format: "text"},
 		Runtime:  Runtime{Dir: "/usr/libexec/gpuhost"},
 		Programs: Programs{NVMLHelper: "/usr/libexec/gpuhost/nvml-helper", Warden: "/usr/libexec/gpuhost/warden"},
-		UIDs:     UIDs{PoolStart: 1_879_048_192, PoolSize: 268_304_384},
+		UIDs:     UIDs{PoolStart: 1_879_048_192, PoolSize: 268_304_384, Wardens: 2_147_418_112},
 		Network:  Network{TransitPool: netip.MustParsePrefix("100.127.0.0/16")},
 		Audit:    Audit{Interval: 50 * time.Second, Policy: PolicyFence},
 		API:      API{Group: "gpuhost", ViewGroup: "gpuhost-view"},

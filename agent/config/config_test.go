@@ -191,10 +191,12 @@ func TestBadSettings(t *testing.T) {
 // TestChecksAcrossSettings names the line that set the wrong one.
 func TestChecksAcrossSettings(t *testing.T) {
 	cases := map[string]struct{ text, want string }{
-		"pool start": {"[uids]\npool_start = 70000\n", ":2: uids.pool_start: 70000 is no multiple of 65536"},
-		"pool end":   {"[uids]\npool_start = 4294836224\n", ": uids.pool_size: the pool ends beyond the last user id"},
-		"disk marks": {"[images]\ndisk_low = 90\n", ":2: images.disk_low: 90 is not below images.disk_high, 85"},
-		"shm":        {"[instances]\nshm = \"1GiB\"\n", ":2: instances.shm: 1GiB is more than instances.memory, 512MiB"},
+		"pool start":          {"[uids]\npool_start = 70000\n", ":2: uids.pool_start: 70000 is no multiple of 65536"},
+		"wardens in the pool": {"[uids]\nwardens = 1879048192\n", ":2: uids.wardens: 1879048192 lies in the tenants' pool"},
+		"wardens are nobody":  {"[uids]\nwardens = 65534\n", ":2: uids.wardens: 65534 stands for every user without a place in a namespace"},
+		"pool end":            {"[uids]\npool_start = 4294836224\n", ": uids.pool_size: the pool ends beyond the last user id"},
+		"disk marks":          {"[images]\ndisk_low = 90\n", ":2: images.disk_low: 90 is not below images.disk_high, 85"},
+		"shm":                 {"[instances]\nshm = \"1GiB\"\n", ":2: instances.shm: 1GiB is more than instances.memory, 512MiB"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

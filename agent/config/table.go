@@ -52,6 +52,8 @@ func table(c *Config) []setting {
 			"Nothing else on the host, /etc/subuid included, may use ids of the pool.",
 			number(&c.UIDs.PoolStart, 65_536, 1<<32-65_536)},
 		{"uids.pool_size", "How many ids the pool has. Each tenant gets 65536.", number(&c.UIDs.PoolSize, 65_536, 1<<32-65_536)},
+		{"uids.wardens", "The user and group id of the log writers and the resolver. Nobody else may have it, no tenant and no account.",
+			number(&c.UIDs.Wardens, 1, 1<<32-2)},
 
 		{"network.protected", "Networks of yours (underlay, management) that no tenant may open connections to.",
 			list(&c.Network.Protected, prefix, netip.Prefix.String)},
@@ -89,6 +91,9 @@ func table(c *Config) []setting {
 	}
 }
 
+// overflowID is whom the kernel shows for a user that a namespace does not map.
+const overflowID = 65_534
+
 // check looks at what single settings cannot tell. The error names the key.
 func (c *Config) check() (key string, err error) {
 	const size = 65_536
@@ -98,6 +103,10 @@ func (c *Config) check() (key string, err error) {
 		return "uids.pool_start", fmt.Errorf("%d is no multiple of %d", u.PoolStart, size)
 	case u.PoolSize%size != 0:
 		return "uids.pool_size", fmt.Errorf("%d is no multiple of %d", u.PoolSize, size)
+	case u.Wardens == overflowID:
+		return "uids.wardens", fmt.Errorf("%d stands for every user without a place in a namespace", u.Wardens)
+	case u.Wardens >= u.PoolStart && u.Wardens-u.PoolStart < u.PoolSize:
+		return "uids.wardens", fmt.Errorf("%d lies in the tenants' pool", u.Wardens)
 	case uint64(u.PoolStart)+uint64(u.PoolSize) > 1<<32-size:
 		return "uids.pool_size", errors.New("the pool ends beyond the last user id")
 	case c.Images.DiskLow >= c.Images.DiskHigh:
