@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"time"
 
@@ -43,10 +44,11 @@ type Config struct {
 	Canary   Canary
 }
 
-// Auditor reads the controls of tasks. It keeps no state and may audit several
-// tasks at once.
+// Auditor reads the controls of tasks, several at once. All it remembers is what it
+// read of the others.
 type Auditor struct {
 	config Config
+	peers  peers
 }
 
 var _ isolation.Auditor = (*Auditor)(nil)
@@ -82,6 +84,7 @@ func (a *Auditor) audit(ctx context.Context, lease isolation.Lease, pid int) ([]
 	}
 	want := a.want(ctx, lease)
 	facts := a.read(ctx, want, tid)
+	a.clear(ctx, want, &facts)
 	a.settle(ctx, want, &facts)
 	controls := Judge(want, facts)
 	if hasEnded(task) {
@@ -155,6 +158,7 @@ func (a *Auditor) want(ctx context.Context, lease isolation.Lease) Want {
 		Lease:       lease,
 		Nodes:       isolation.Grant(lease, a.config.UVMMajor()),
 		Controllers: Fact[[]string]{controllers, err},
+		PageSize:    os.Getpagesize(),
 	}
 }
 
@@ -163,6 +167,7 @@ type Want struct {
 	Lease       isolation.Lease
 	Nodes       []isolation.Node
 	Controllers Fact[[]string]
+	PageSize    int // of memory, in bytes
 }
 
 // Fact is something read, or why it could not be.

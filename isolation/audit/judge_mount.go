@@ -10,7 +10,8 @@ import (
 )
 
 // judgeSockets looks for mounts of the sockets that GPU daemons of the host
-// listen on, and of any other socket by its usual suffix.
+// listen on, and of any other socket by its usual suffix. The daemons name theirs
+// by its folder (/run/nvidia-persistenced/socket), or share the folder.
 func judgeSockets(_ Want, f Facts) finding {
 	const expected = "no mount of persistenced, fabricmanager, MPS or any .sock"
 	if f.Mounts.Err != nil {
@@ -31,7 +32,7 @@ func mountsSocket(m Mount) bool {
 			return true
 		}
 		for _, daemon := range []string{"nvidia-persistenced", "nvidia-fabricmanager", "nvidia-mps", "containerd"} {
-			if strings.Contains(path.Base(p), daemon) {
+			if strings.Contains(p, daemon) { // in any element: no name has a slash
 				return true
 			}
 		}
@@ -81,7 +82,7 @@ func judgeShm(want Want, f Facts) finding {
 	if size <= 0 {
 		size = defaultShm
 	}
-	const page = 4096
+	page := int64(want.PageSize)
 	size = (size + page - 1) / page * page
 	expected := fmt.Sprintf("tmpfs of its own, %d bytes, nodev,noexec,nosuid", size)
 	if f.Shm.Err != nil {
@@ -162,7 +163,7 @@ func judgeLimits(want Want, f Facts) finding {
 		return unreadable("the lease's limits", want.Controllers.Err)
 	}
 	var expected, found, problems []string
-	for _, l := range limits(want.Lease.Limits) {
+	for _, l := range limits(want.Lease.Limits, int64(want.PageSize)) {
 		expected = append(expected, l.file+" "+l.value)
 		if !slices.Contains(want.Controllers.Value, l.controller) {
 			found = append(found, "no "+l.controller+" controller on this host")
@@ -189,9 +190,10 @@ func judgeLimits(want Want, f Facts) finding {
 
 type limit struct{ controller, file, value string }
 
-// limits turns a lease's limits into what the files must say.
-func limits(l isolation.Limits) (all []limit) {
-	const page, period = 4096, 100_000
+// limits turns a lease's limits into what the files must say: memory in whole
+// pages, of 64 KiB on some kernels.
+func limits(l isolation.Limits, page int64) (all []limit) {
+	const period = 100_000
 	if l.CPU > 0 {
 		quota := max(int64(l.CPU)*period/1000, 1000)
 		all = append(all, limit{"cpu", "cpu.max", fmt.Sprintf("%d %d", quota, period)})

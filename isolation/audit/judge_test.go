@@ -49,7 +49,7 @@ func healthy(t testing.TB) (Want, Facts) {
 	lease := newLease(1, 0)
 	want := Want{
 		Lease: lease, Nodes: isolation.Grant(lease, uvmMajor),
-		Controllers: Fact[[]string]{Value: []string{"cpu", "cpuset", "memory", "pids"}},
+		Controllers: Fact[[]string]{Value: []string{"cpu", "cpuset", "memory", "pids"}}, PageSize: 4096,
 	}
 	process, err := parseStatus(fixture(t, "status"))
 	if err != nil {
@@ -88,7 +88,7 @@ func healthy(t testing.TB) (Want, Facts) {
 		Shm:       Fact[FileSystem]{Value: FileSystem{Tmpfs: true, Bytes: 32 << 20, Options: []string{"nodev", "noexec", "nosuid"}, OwnRoot: true}},
 		Limits:    map[string]Fact[string]{},
 	}
-	for _, l := range limits(lease.Limits) {
+	for _, l := range limits(lease.Limits, int64(want.PageSize)) {
 		f.Limits[l.file] = Fact[string]{Value: l.value + "\n"}
 	}
 	return want, f
@@ -187,7 +187,10 @@ func TestEachFaultFailsItsControl(t *testing.T) {
 			f.Devices.Value = append(f.Devices.Value, Device{Path: "/dev/nvidia-modeset", Major: 195, Minor: 254})
 		}, []string{"D5"}},
 		{"null is memory", func(_ *Want, f *Facts) { f.Devices.Value[0].Minor = 1 }, []string{"D5"}},
-		{"daemon's socket", mount(Mount{Point: "/run/x", Root: "/nvidia-persistenced/socket.sock", Options: []string{"nodev", "nosuid"}}), []string{"D6"}},
+		{"persistenced's socket", mount(Mount{Point: "/run/x", Root: "/nvidia-persistenced/socket", Options: []string{"nodev", "nosuid"}}), []string{"D6"}},
+		{"fabricmanager's socket", mount(Mount{Point: "/run/x", Root: "/nvidia-fabricmanager/socket", Options: []string{"nodev", "nosuid"}}), []string{"D6"}},
+		{"folder of MPS", mount(Mount{Point: "/tmp/x", Root: "/nvidia-mps", Options: []string{"nodev", "nosuid"}}), []string{"D6"}},
+		{"any daemon's socket", mount(Mount{Point: "/run/x", Root: "/docker.sock", Options: []string{"nodev", "nosuid"}}), []string{"D6"}},
 		{"driver's registry", func(_ *Want, f *Facts) { f.Masked.Value[2].State = StateVisible }, []string{"D7"}},
 		{"not looked at", func(_ *Want, f *Facts) { f.Masked.Value = f.Masked.Value[1:] }, []string{"D7"}},
 		{"shm of the host", func(_ *Want, f *Facts) { f.Shm.Value.OwnRoot = false }, []string{"D10"}},
@@ -242,8 +245,20 @@ func TestUnreadableFails(t *testing.T) {
 			}
 		})
 	}
-	if ids := failed(Judge(Want{}, Facts{})); len(ids) < 12 {
+	if ids := failed(Judge(Want{PageSize: 4096}, Facts{})); len(ids) < 12 {
 		t.Errorf("of a task of which nothing is known only %v fail", ids)
+	}
+}
+
+// Where a page has 64 KiB the kernel rounds /dev/shm up and memory.max down to that.
+func TestLargePages(t *testing.T) {
+	want, f := healthy(t)
+	want.PageSize = 64 << 10
+	want.Lease.Limits.Shm, want.Lease.Limits.Memory = 1<<20+4096, 1<<30+4096
+	f.Shm.Value.Bytes = 1<<20 + 64<<10
+	f.Limits["memory.max"] = Fact[string]{Value: "1073741824\n"}
+	if controls := Judge(want, f); len(failed(controls)) > 0 {
+		t.Errorf("failed %v:\n%s", failed(controls), text(controls))
 	}
 }
 
