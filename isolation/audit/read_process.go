@@ -111,28 +111,13 @@ func readNamespaces(tid int) (Namespaces, error) {
 // its unit makes private.
 func hostNamespaces() (Namespaces, error) { return readNamespaces(1) }
 
-// readPeers reads the namespaces of one thread of every other instance.
-func (a *Auditor) readPeers(ctx context.Context, self spec.UID) (map[spec.UID]Namespaces, error) {
-	uids, err := a.config.Cgroups.List(ctx)
+// readPeer reads the namespaces of one thread of an instance, nil where it has none.
+func (a *Auditor) readPeer(ctx context.Context, uid spec.UID) (Namespaces, error) {
+	tids, err := a.config.Cgroups.Threads(ctx, uid)
 	if err != nil {
 		return nil, err
 	}
-	peers := map[spec.UID]Namespaces{}
-	for _, uid := range uids {
-		if uid == self {
-			continue
-		}
-		tids, err := a.config.Cgroups.Threads(ctx, uid)
-		if err != nil {
-			return nil, err
-		}
-		if ns, err := firstNamespaces(tids); err != nil {
-			return nil, err
-		} else if ns != nil {
-			peers[uid] = ns
-		}
-	}
-	return peers, nil
+	return firstNamespaces(tids)
 }
 
 func firstNamespaces(tids []int) (Namespaces, error) {
