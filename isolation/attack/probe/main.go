@@ -5,13 +5,17 @@
 //	probe                all cases
 //	probe case 17        one
 //	probe open PATH...   opens files for reading and writing
+//	probe watch PATH     opens it until that is refused with EPERM, and prints
+//	                     when it was, in nanoseconds since 1970
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
+	"time"
 
 	"github.com/gpuhost/gpuhost/isolation/attack"
 	"golang.org/x/sys/unix"
@@ -31,8 +35,24 @@ func main() {
 			_, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 			fmt.Println(attack.Answer(err))
 		}
+	case len(os.Args) == 3 && os.Args[1] == "watch":
+		watch(os.Args[2])
 	default:
 		all(inherited)
+	}
+}
+
+func watch(path string) {
+	for {
+		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		if errors.Is(err, unix.EPERM) {
+			fmt.Println(time.Now().UnixNano())
+			return
+		}
+		if err == nil {
+			unix.Close(fd)
+		}
+		time.Sleep(100 * time.Microsecond)
 	}
 }
 
