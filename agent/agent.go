@@ -33,16 +33,14 @@ type Options struct {
 // Run is the daemon. It returns nil when ctx ends; everything on the host stays
 // as it is then.
 func Run(ctx context.Context, o Options) error {
-	cfg, err := config.Load(config.Options{Root: o.Root, File: o.Config, Environ: o.Environ})
+	cfg, err := config.Load(o.settings())
 	if err != nil {
 		return err
 	}
-	log, err := newLog(o.Log, cfg.Log)
-	if err != nil {
-		return err
-	}
+	log, level := newLog(o.Log, cfg.Log)
 	raiseLimits(log)
 	h := newHost(cfg, o, log)
+	h.logLevel = level
 	if err := h.assembleAll(ctx); err != nil {
 		return err
 	}
@@ -50,16 +48,29 @@ func Run(ctx context.Context, o Options) error {
 	return errors.Join(h.run(ctx), h.close())
 }
 
-func newLog(w io.Writer, c config.Log) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
-		return nil, fault.Wrap(fault.Invalid, "read log.level", err)
-	}
+// settings is where the agent's settings come from.
+func (o Options) settings() config.Options {
+	return config.Options{Root: o.Root, File: o.Config, Environ: o.Environ}
+}
+
+// newLog makes the log and the level it has from then on.
+func newLog(w io.Writer, c config.Log) (*slog.Logger, *slog.LevelVar) {
+	level := new(slog.LevelVar)
+	level.Set(levelOf(c))
 	options := &slog.HandlerOptions{Level: level}
 	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options)), nil
+		return slog.New(slog.NewJSONHandler(w, options)), level
 	}
-	return slog.New(slog.NewTextHandler(w, options)), nil
+	return slog.New(slog.NewTextHandler(w, options)), level
+}
+
+// levelOf reads a level that the settings have checked.
+func levelOf(c config.Log) slog.Level {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
+		return slog.LevelInfo
+	}
+	return level
 }
 
 // task is one of the agent's long-lived tasks.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gpuhost/gpuhost/agent/api"
@@ -37,16 +38,18 @@ const cgroupMount = "/sys/fs/cgroup"
 // host is one agent's parts. assemble makes them in the order of the fields:
 // each needs only those before it.
 type host struct {
-	config  *config.Config
-	options Options
-	log     *slog.Logger
-	id      string
-	boot    string
-	paths   config.Paths
-	layout  isolation.Paths
-	started time.Time
-	cpus    spec.CPU
-	memory  spec.Bytes
+	config   *config.Config // what the parts are made of
+	live     atomic.Pointer[config.Config]
+	options  Options
+	log      *slog.Logger
+	logLevel *slog.LevelVar
+	id       string
+	boot     string
+	paths    config.Paths
+	layout   isolation.Paths
+	started  time.Time
+	cpus     spec.CPU
+	memory   spec.Bytes
 
 	samples samples
 	store   *store.Store
@@ -77,10 +80,12 @@ type host struct {
 }
 
 func newHost(cfg *config.Config, o Options, log *slog.Logger) *host {
-	return &host{
+	h := &host{
 		config: cfg, options: o, log: log, id: config.HostID(o.Root), paths: config.PathsBelow(o.Root),
 		started: time.Now(), samples: newSamples(),
 	}
+	h.live.Store(cfg)
+	return h
 }
 
 // assemble makes the parts, in order. It changes only the agent's own folders and

@@ -19,14 +19,11 @@ const removePatience = 30 * time.Second
 // and namespaces, its mounts and cgroups, its runtime folder. The state and the
 // settings stay. It refuses while an agent runs and while instances are stored.
 func Remove(ctx context.Context, o Options) error {
-	cfg, err := config.Load(config.Options{Root: o.Root, File: o.Config, Environ: o.Environ})
+	cfg, err := config.Load(o.settings())
 	if err != nil {
 		return err
 	}
-	log, err := newLog(o.Log, config.Log{Level: "warn", Format: "text"})
-	if err != nil {
-		return err
-	}
+	log, _ := newLog(o.Log, config.Log{Level: "warn", Format: "text"})
 	h := newHost(cfg, o, log)
 	if err := h.assemble(ctx, h.layOut, h.openStore, h.openIsolation, h.openRuntime, h.openNetwork); err != nil {
 		return err

@@ -28,7 +28,7 @@ const collectInterval = 10 * time.Minute
 // mark, until it is below the low one.
 func (h *host) collectImages(ctx context.Context) {
 	used, err := diskUsed(h.paths.Lib)
-	if err != nil || used < h.config.Images.DiskHigh {
+	if err != nil || used < h.settings().Images.DiskHigh {
 		return
 	}
 	all, err := h.runtime.Images(ctx, "")
@@ -41,7 +41,7 @@ func (h *host) collectImages(ctx context.Context) {
 		if service.InUse(h.store, image) {
 			continue
 		}
-		if used, err = diskUsed(h.paths.Lib); err != nil || used <= h.config.Images.DiskLow {
+		if used, err = diskUsed(h.paths.Lib); err != nil || used <= h.settings().Images.DiskLow {
 			return
 		}
 		if err := h.runtime.RemoveImage(ctx, image.Tenant, image.Ref); err != nil {

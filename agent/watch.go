@@ -157,7 +157,7 @@ func (h *host) judge(ctx context.Context, o *spec.Object, controls []spec.Contro
 		}
 		h.metrics.AuditFailure(c.ID)
 		h.log.Error("isolation control failed", "object", o.Ref().String(), "control", c.ID, "name", c.Name, "expected", c.Expected, "found", c.Found)
-		if err := h.loop.Suspect(ctx, o, c, h.config.Audit.Policy == config.PolicyFence); err != nil {
+		if err := h.loop.Suspect(ctx, o, c, h.settings().Audit.Policy == config.PolicyFence); err != nil {
 			h.log.Error("fence", "object", o.Ref().String(), "error", err)
 		}
 	}

@@ -24,7 +24,7 @@ import (
 type Host struct {
 	Loop     *reconcile.Loop
 	Store    *store.Store
-	Settings *config.Config
+	Settings func() *config.Config // in force at this moment
 	Facts    HostFacts
 	Samples  func() map[gpu.UUID]gpu.Sample
 	Controls reconcile.AuditRead
@@ -225,7 +225,7 @@ func (s Host) Doctor(ctx context.Context, checks []string) ([]api.CheckResult, e
 
 // Config implements api.Host.
 func (s Host) Config(context.Context) ([]api.Setting, error) {
-	all := s.Settings.Settings()
+	all := s.Settings().Settings()
 	out := make([]api.Setting, len(all))
 	for i, setting := range all {
 		out[i] = api.Setting{Key: setting.Key, Value: setting.Value, Origin: setting.Origin}
