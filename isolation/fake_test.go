@@ -19,6 +19,7 @@ import (
 type fake struct {
 	images    map[string]bool
 	snapshot  string // the image it was made from, "" for none
+	etc       bool   // its files: nothing shows them but the disk or the container
 	container *ContainerState
 	task      Task
 	started   bool
@@ -108,6 +109,7 @@ func (f containersFake) Prepare(_ context.Context, c Creation) error {
 		return err
 	}
 	if f.container != nil {
+		f.etc = true
 		return nil
 	}
 	if f.snapshot == "" {
@@ -122,6 +124,10 @@ func (f containersFake) Prepare(_ context.Context, c Creation) error {
 	if err := f.touch(); err != nil {
 		return err
 	}
+	f.etc = true
+	if err := f.touch(); err != nil {
+		return err
+	}
 	f.container = &ContainerState{Container: true, User: c.User, Generation: c.Lease.Generation, Fingerprint: maps.Clone(c.Fingerprint)}
 	return nil
 }
@@ -133,13 +139,17 @@ func (f containersFake) Delete(_ context.Context, _ string, _ spec.UID, disk Dis
 	if f.task.Status != TaskNone {
 		return errors.New("container has a task")
 	}
-	f.container = nil
+	f.etc = false
 	if err := f.touch(); err != nil {
 		return err
 	}
 	if disk == DeleteDisk {
 		f.snapshot = ""
 	}
+	if err := f.touch(); err != nil {
+		return err
+	}
+	f.container = nil
 	return nil
 }
 

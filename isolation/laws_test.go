@@ -106,7 +106,7 @@ func checkConverged(t *rapid.T, f *fake, want Lease) {
 	if have.Running() != (want.Want == WantRunning) {
 		t.Fatalf("running %v, want %s", have.Running(), want.Want)
 	}
-	if want.Want == WantAbsent && (have.Container.Container || have.Container.Snapshot || len(have.remains()) > 0) {
+	if want.Want == WantAbsent && (have.Container.Container || have.Container.Snapshot || f.etc || len(have.remains()) > 0) {
 		t.Fatalf("something is left: %+v", have)
 	}
 	if len(f.broken) > 0 {

@@ -21,6 +21,7 @@ import (
 	"github.com/gpuhost/gpuhost/agent/spec"
 	"github.com/gpuhost/gpuhost/isolation"
 	"github.com/gpuhost/gpuhost/isolation/oci"
+	"github.com/gpuhost/gpuhost/isolation/warden/fifo"
 	"github.com/moby/sys/signal"
 	"github.com/opencontainers/image-spec/identity"
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -75,21 +76,29 @@ func (c *Client) State(ctx context.Context, tenant string, uid spec.UID) (isolat
 }
 
 // Prepare makes snapshot and container where they are missing, the FIFOs and
-// the files of /etc.
+// the files of /etc. These come after the snapshot, which shows that there is
+// something to delete.
 func (c *Client) Prepare(ctx context.Context, creation isolation.Creation) error {
 	lease := creation.Lease
 	ctx = c.tenant(ctx, lease.Tenant)
 	what := "make container " + string(lease.UID)
+	_, err := c.containerd.ContainerService().Get(ctx, string(lease.UID))
+	switch {
+	case err == nil:
+		return wrap(what, c.makeFiles(lease))
+	case errdefs.IsNotFound(err):
+		return imageGone(what, c.makeContainer(ctx, creation))
+	default:
+		return wrap(what, err)
+	}
+}
+
+// makeFiles makes what lies on the host beside snapshot and container.
+func (c *Client) makeFiles(lease isolation.Lease) error {
 	if err := c.writeEtc(lease); err != nil {
-		return wrap(what, err)
+		return err
 	}
-	if err := makePipes(c.config.Paths.IODir(lease.UID)); err != nil {
-		return wrap(what, err)
-	}
-	if _, err := c.containerd.ContainerService().Get(ctx, string(lease.UID)); !errdefs.IsNotFound(err) {
-		return wrap(what, err)
-	}
-	return imageGone(what, c.makeContainer(ctx, creation))
+	return makePipes(c.config.Paths.IODir(lease.UID))
 }
 
 func (c *Client) makeContainer(ctx context.Context, creation isolation.Creation) error {
@@ -98,6 +107,9 @@ func (c *Client) makeContainer(ctx context.Context, creation isolation.Creation)
 		return err
 	}
 	if err := c.makeSnapshot(ctx, creation, image); err != nil {
+		return err
+	}
+	if err := c.makeFiles(creation.Lease); err != nil {
 		return err
 	}
 	record, err := c.record(ctx, creation, image)
@@ -223,22 +235,27 @@ func stopSignal(name string) string {
 	return name
 }
 
-// Delete deletes container, the files of /etc and, unless it is kept, the disk.
+// Delete deletes the files of /etc, unless it is kept the disk, and the container,
+// in this order: the container shows that there is something to delete.
 func (c *Client) Delete(ctx context.Context, tenant string, uid spec.UID, disk isolation.Disk) error {
 	if tenant == "" {
 		return nil // only the kernel knows of it: containerd keeps nothing without a tenant
 	}
 	ctx = c.tenant(ctx, tenant)
 	what := "delete container " + string(uid)
+	if err := os.RemoveAll(c.config.Paths.EtcDir(uid)); err != nil {
+		return wrap(what, err)
+	}
 	if disk == isolation.DeleteDisk {
 		if err := c.snapshots().Remove(ctx, string(uid)); err != nil && !errdefs.IsNotFound(err) {
 			return wrap(what, err)
 		}
 	}
-	if err := c.containerd.ContainerService().Delete(ctx, string(uid)); err != nil && !errdefs.IsNotFound(err) {
-		return wrap(what, err)
+	err := c.containerd.ContainerService().Delete(ctx, string(uid))
+	if errdefs.IsNotFound(err) {
+		return nil
 	}
-	return wrap(what, os.RemoveAll(c.config.Paths.EtcDir(uid)))
+	return wrap(what, err)
 }
 
 // makePipes makes the FIFOs of a task's output.
@@ -246,10 +263,5 @@ func makePipes(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	for _, name := range []string{isolation.Stdout, isolation.Stderr} {
-		if err := syscall.Mkfifo(filepath.Join(dir, name), 0o600); err != nil && !errors.Is(err, os.ErrExist) {
-			return fmt.Errorf("make fifo %s: %w", name, err)
-		}
-	}
-	return nil
+	return errors.Join(fifo.Make(filepath.Join(dir, isolation.Stdout)), fifo.Make(filepath.Join(dir, isolation.Stderr)))
 }

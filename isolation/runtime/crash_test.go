@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -107,6 +108,39 @@ func TestContainerdAway(t *testing.T) {
 	if got := h.state().Task; got.Pid != pid {
 		t.Errorf("task %+v, want pid %d", got, pid)
 	}
+	h.remove()
+}
+
+// The files of an instance come after what shows them and go before it: containerd
+// ends in the middle, and nothing is left that nobody would find.
+func TestFilesGoWithWhatShowsThem(t *testing.T) {
+	h := newHost(t)
+	lease := testLease(h.importBusybox("acme"), "sleep", "1000")
+	if err := h.makeContainer(lease); err != nil {
+		t.Fatal(err)
+	}
+	h.die()
+	if err := NewSupervisor(h.config).Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if h.client, err = Open(h.config); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.client.Delete(t.Context(), "acme", testUID, isolation.DeleteDisk); !fault.Is(err, fault.Temporary) {
+		t.Errorf("deleted without containerd: %v", err)
+	}
+	if _, err := os.Stat(h.config.Paths.EtcDir(testUID)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its files: %v", err)
+	}
+	if err := h.client.Prepare(t.Context(), isolation.Creation{Lease: lease}); !fault.Is(err, fault.Temporary) {
+		t.Errorf("made without containerd: %v", err)
+	}
+	if _, err := os.Stat(h.config.Paths.EtcDir(testUID)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("files before there is a disk: %v", err)
+	}
+	h.client.Close()
+	h.boot()
 	h.remove()
 }
 
