@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -449,4 +450,26 @@ func aFlushByAnotherIsSeenAndRepaired(t *testing.T, w *world) {
 	w.reaches("web1", outside, 80)
 	stop()
 	w.must(<-done)
+}
+
+func TestAPinThatGoesWhileItIsLookedAt(t *testing.T) {
+	inBothOrders(t, aPinThatGoesWhileItIsLookedAt)
+}
+
+// Between two looks at a pin its namespace may go: what is seen then is a file that
+// is there, and not a namespace.
+func aPinThatGoesWhileItIsLookedAt(t *testing.T, w *world) {
+	v := w.vpc("vpca", 0)
+	e := w.endpoint(v, "web1", "10.0.1.10", "web")
+	w.converge(v.UID, v)
+	held, err := netns.Open(e.Netns) // so that the link does not end
+	w.must(err)
+	defer held.Close()
+	w.must(netns.Delete(e.Netns))
+	w.must(os.WriteFile(e.Netns, nil, 0o600))
+	have, err := w.room.Observe(context.Background(), v.UID)
+	w.must(err)
+	if link := have.Links[e.Instance]; !link.Up || link.Current {
+		t.Errorf("the link is %+v, want it up and not current", link)
+	}
 }
