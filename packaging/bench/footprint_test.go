@@ -12,8 +12,9 @@ import (
 	"time"
 )
 
-// watched is how long a converged host's processors are looked at.
-const watched = 30 * time.Second
+// watched is how long a converged host's processors are looked at: two minutes hold
+// a whole resync and two rounds of the audit.
+const watched = 2 * time.Minute
 
 // ours are the processes that the promise counts; the rest belongs to the
 // runtime and is told beside them.
@@ -102,16 +103,20 @@ func pssOf(dir string) int {
 	return 0
 }
 
-// ticksOf sums utime and stime, fields 14 and 15 of proc(5)'s stat; the name
-// before them may hold anything, up to its last parenthesis.
+// ticksOf sums utime, stime, cutime and cstime, fields 14 to 17 of proc(5)'s stat: a
+// canary that came and went counts with the agent that sent it. The name before
+// them may hold anything, up to its last parenthesis.
 func ticksOf(dir string) int {
 	text, _ := os.ReadFile(filepath.Join(dir, "stat")) // 0 where it has ended
 	_, rest, _ := strings.Cut(string(text), ") ")
 	fields := strings.Fields(rest)
-	if len(fields) < 13 {
+	if len(fields) < 15 {
 		return 0
 	}
-	user, _ := strconv.Atoi(fields[11])
-	system, _ := strconv.Atoi(fields[12])
-	return user + system
+	sum := 0
+	for _, field := range fields[11:15] {
+		ticks, _ := strconv.Atoi(field)
+		sum += ticks
+	}
+	return sum
 }

@@ -20,8 +20,12 @@ import (
 	"github.com/gpuhost/gpuhost/packaging/lab/hosttest"
 )
 
-// patience is how long anything may take here.
-const patience = 2 * time.Minute
+// patience is how long anything may take here, and how much longer for each
+// instance there is: a busy machine starts one in a second or two.
+const (
+	patience      = 2 * time.Minute
+	patienceOfOne = 3 * time.Second
+)
 
 // host is one gpuhost host with an agent on it.
 type host struct {
@@ -31,6 +35,7 @@ type host struct {
 	env    []string
 	image  string // an archive of busybox
 	agent  *exec.Cmd
+	many   int // instances
 	api    *client.Client
 }
 
@@ -138,7 +143,8 @@ func (h *host) kill() {
 // tells nobody when it changes.
 func (h *host) eventually(what string, done func(context.Context) error) {
 	h.b.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	limit := patience + time.Duration(h.many)*patienceOfOne
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
@@ -150,7 +156,7 @@ func (h *host) eventually(what string, done func(context.Context) error) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			h.b.Fatalf("not in %s: %s: %v\n%s", patience, what, err, h.logEnd())
+			h.b.Fatalf("not in %s: %s: %v\n%s", limit, what, err, h.logEnd())
 		}
 	}
 }
@@ -208,6 +214,7 @@ func (h *host) running(ctx context.Context, n int) error {
 // fill has n instances run; the first of them hold the GPUs that there are.
 func (h *host) fill(n int) {
 	h.b.Helper()
+	h.many = n
 	withGPU := min(8, n)
 	for i := range withGPU {
 		h.gpuhost(append([]string{"--no-wait"}, h.runArgs(fmt.Sprintf("gpu-%d", i), 1)...)...)

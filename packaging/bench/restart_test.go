@@ -15,7 +15,7 @@ import (
 // until its successor answers and has proved every control of every instance.
 func BenchmarkP8Restart(b *testing.B) {
 	h := newHost(b)
-	n := amountsOf().converged
+	n := amountsOf().restarted
 	h.fill(n)
 	r := newReport(b, fmt.Sprintf("P8: kill -9 of the agent with %d running instances", n))
 	ctx := context.Background()
