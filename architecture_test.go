@@ -76,7 +76,7 @@ var importers = map[string][]string{
 	"github.com/distribution/reference":                       {"isolation/runtime"},
 	"github.com/godbus/dbus":                                  {"systemd"},
 	"github.com/google/nftables":                              {"network/nft"},
-	"github.com/google/renameio":                              {"agent", "drivers", "isolation"}, // atomic writes are everybody's
+	"github.com/google/renameio":                              {"agent", "drivers", "isolation", "network"}, // atomic writes are everybody's
 	"github.com/klauspost/compress":                           {"isolation/runtime"},
 	"github.com/mdlayher/netlink":                             {"network/nft", "network/flow"}, // both libraries hand out its errors
 	"github.com/miekg/dns":                                    {"isolation/warden/services"},

@@ -9,7 +9,6 @@ import (
 	"github.com/gpuhost/gpuhost/agent/config"
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
-	"github.com/gpuhost/gpuhost/network"
 )
 
 // removePatience bounds how long the processes beside the agent may take to end.
@@ -46,7 +45,8 @@ func Remove(ctx context.Context, o Options) error {
 	return errors.Join(h.removeNetwork(ctx), h.stopRuntime(ctx), h.nodes.Destroy(), h.removeFolders())
 }
 
-// removeNetwork closes what is left of VPCs and takes the host's table away.
+// removeNetwork closes what is left of VPCs, and leaves the host's table and
+// devices as they were found.
 func (h *host) removeNetwork(ctx context.Context) error {
 	vpcs, err := h.network.List(ctx)
 	if err != nil {
@@ -56,7 +56,8 @@ func (h *host) removeNetwork(ctx context.Context) error {
 	for _, uid := range vpcs {
 		errs = append(errs, h.kernel.Remove(ctx, uid))
 	}
-	return errors.Join(append(errs, h.kernel.LoadHost(ctx, network.HostArgs{}))...)
+	rest := &shared{network: h.network, log: h.log}
+	return errors.Join(append(errs, rest.syncHost(ctx, nil))...)
 }
 
 func (h *host) stopRuntime(ctx context.Context) error {

@@ -47,8 +47,24 @@ func (s *shared) Sync(ctx context.Context, vpcs []network.VPC) error {
 	return errors.Join(s.syncHost(ctx, vpcs), s.syncNames(ctx, vpcs))
 }
 
-// syncHost brings the host's own table to the VPCs that are in force.
+// syncHost brings the host's own table and devices to the VPCs that are in force.
 func (s *shared) syncHost(ctx context.Context, vpcs []network.VPC) error {
+	have, err := s.network.ObserveHost(ctx)
+	if err != nil {
+		return err
+	}
+	p, err := s.network.PlanHost(s.wantHost(vpcs), have)
+	if err != nil {
+		return err
+	}
+	return s.apply(ctx, p)
+}
+
+// wantHost is what the host should do for these VPCs: nothing without any.
+func (s *shared) wantHost(vpcs []network.VPC) *network.HostWant {
+	if len(vpcs) == 0 {
+		return nil
+	}
 	want := &network.HostWant{Protected: s.protected, Uplink: s.uplink}
 	for _, v := range vpcs {
 		entry := network.HostVPC{UID: v.UID, Transit: v.Transit}
@@ -57,15 +73,7 @@ func (s *shared) syncHost(ctx context.Context, vpcs []network.VPC) error {
 		}
 		want.VPCs = append(want.VPCs, entry)
 	}
-	have, err := s.network.ObserveHost(ctx)
-	if err != nil {
-		return err
-	}
-	p, err := s.network.PlanHost(want, have)
-	if err != nil {
-		return err
-	}
-	return s.apply(ctx, p)
+	return want
 }
 
 func (s *shared) apply(ctx context.Context, p plan.Plan) error {

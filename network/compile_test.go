@@ -94,7 +94,7 @@ func TestHostText(t *testing.T) {
 			Transit: network.Transit{Host: netip.MustParseAddr("100.127.0.0"), Router: netip.MustParseAddr("100.127.0.1")},
 			Publish: []spec.Publish{{HostPort: 8080, Port: 80, Protocol: "tcp"}},
 		}},
-	}, network.HostHave{Forwarding: map[string]bool{"eth0": false, "docker0": true}})
+	}, []string{"eth0"})
 	golden(t, "host.nft", table.Text())
 }
 

@@ -22,6 +22,9 @@ type fake struct {
 	vpcs  map[spec.UID]*network.Have
 	host  network.HostHave
 	crash bool // the next attach ends between the link and its guard
+	// forwarded are the host's devices that forwarded before us.
+	forwarded map[string]bool
+	bare      string // the device that has no address now
 }
 
 // order is how a kernel relates guards to their links.
@@ -65,7 +68,8 @@ var (
 func newFake(o order) *fake {
 	return &fake{
 		order: o, vpcs: map[spec.UID]*network.Have{},
-		host: network.HostHave{Forwarding: map[string]bool{"eth0": false, "eth1": true}},
+		host:      network.HostHave{Forwarding: map[string]bool{"eth0": false, "eth1": true, "eth2": false}},
+		forwarded: map[string]bool{"eth1": true},
 	}
 }
 
@@ -202,21 +206,41 @@ func (f *fake) Detach(_ context.Context, vpc spec.UID, e network.Endpoint) error
 func (f *fake) ObserveHost(context.Context) (network.HostHave, error) {
 	seen := f.host
 	seen.Forwarding = maps.Clone(f.host.Forwarding)
+	maps.DeleteFunc(seen.Forwarding, func(device string, _ bool) bool { return device == f.bare })
 	return seen, nil
 }
 
 func (f *fake) LoadHost(_ context.Context, load network.HostArgs) error {
+	f.host.Opened = slices.Clone(load.Opened)
 	f.host.Table = nil
 	if load.Table != nil {
 		f.host.Table = load.Table.State()
 	}
-	for _, device := range load.Open {
+	return nil
+}
+
+func (f *fake) Forward(_ context.Context, forward network.ForwardArgs) error {
+	for _, device := range forward.Open {
 		f.host.Forwarding[device] = true
 	}
-	for _, device := range load.Close {
+	for _, device := range forward.Close {
 		f.host.Forwarding[device] = false
 	}
 	return nil
+}
+
+// routes names a device that forwards for its neighbours and would not without us.
+func (f *fake) routes() string {
+	dropped := func(device string) bool {
+		opened := f.host.Table.Set("opened")
+		return opened != nil && slices.Contains(opened.Elements, ruleset.Element{From: ruleset.Ifname(device)})
+	}
+	for device, forwards := range f.host.Forwarding {
+		if forwards && !f.forwarded[device] && !dropped(device) {
+			return device
+		}
+	}
+	return ""
 }
 
 func (f *fake) WatchHost(context.Context, func()) error { return nil }

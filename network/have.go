@@ -46,4 +46,10 @@ type HostHave struct {
 	// Forwarding are the host's own devices that have an address, and whether
 	// each forwards.
 	Forwarding map[string]bool
+	// Router says that the operator made the host a router: the switch of all
+	// devices is on.
+	Router bool
+	// Opened are the devices that were noted as forwarding for tenants alone,
+	// sorted. The note lives as long as the kernel's switches do.
+	Opened []string
 }

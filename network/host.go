@@ -28,76 +28,69 @@ type HostVPC struct {
 
 // HostArgs are what load-host brings in force; a nil Table removes it.
 type HostArgs struct {
-	Changes []string       `json:"changes"`
-	Open    []string       `json:"open,omitempty"`  // devices to switch to forwarding
-	Close   []string       `json:"close,omitempty"` // devices to switch back
-	Table   *ruleset.Table `json:"-"`
+	Changes []string `json:"changes"`
+	// Opened is to be remembered before the table changes; see HostHave.
+	Opened []string       `json:"opened,omitempty"`
+	Table  *ruleset.Table `json:"-"`
 }
 
 const (
 	transitSet    = "transit" // the host's ends of all transit links
 	routersSet    = "routers" // the routers' transit addresses
-	openedSet     = "opened"  // devices that forward because of us
+	openedSet     = "opened"  // devices that forward for tenants alone
 	fromTenants   = "from_tenants"
 	toTenants     = "to_tenants"
 	tenantCounter = "tenant_refused"
 )
 
-// PlanHost makes the step that brings the host's table to what is wanted; a nil
-// want removes it.
+// PlanHost makes the steps that bring the host to what is wanted; a nil want
+// removes everything. No device forwards before the table that keeps its
+// neighbours apart is in force, nor after that table is gone.
 func (p *Planner) PlanHost(want *HostWant, have HostHave) (plan.Plan, error) {
-	object := strings.TrimPrefix(p.table, tablePrefix)
 	if want == nil {
-		if have.Table == nil {
-			return plan.Plan{}, nil
-		}
-		args := HostArgs{Close: have.opened()}
-		return plan.Of(plan.NewStep(plan.Network, VerbLoadHost, object, "no network is wanted on this host", args)), nil
+		return p.planNoHost(have), nil
 	}
-	args := HostArgs{Table: p.CompileHost(*want, have), Open: have.shut()}
-	changes, err := ruleset.Diff(have.Table, args.Table)
+	load := HostArgs{Opened: have.ours()}
+	load.Table = p.CompileHost(*want, load.Opened)
+	changes, err := ruleset.Diff(have.Table, load.Table)
 	if err != nil {
 		return plan.Plan{}, err
 	}
-	args.Changes = changes.Summary()
-	for _, device := range args.Open {
-		args.Changes = append(args.Changes, "device "+device+" does not forward, and tenants' traffic may cross it")
+	load.Changes = changes.Summary()
+	if !slices.Equal(load.Opened, have.Opened) {
+		load.Changes = append(load.Changes, "for tenants alone forward: "+strings.Join(load.Opened, " "))
 	}
-	if changes.Empty() && len(args.Open) == 0 {
-		return plan.Plan{}, nil
+	var steps []plan.Step
+	if len(load.Changes) > 0 {
+		steps = append(steps, p.hostStep(VerbLoadHost, strings.Join(load.Changes, "; "), load))
 	}
-	step := plan.NewStep(plan.Network, VerbLoadHost, object, strings.Join(args.Changes, "; "), args)
+	if shut := have.shut(); len(shut) > 0 {
+		steps = append(steps, p.hostStep(VerbForward, "tenants' traffic may cross them: "+strings.Join(shut, " "), ForwardArgs{Open: shut}, VerbLoadHost))
+	}
+	return plan.Of(steps...), nil
+}
+
+func (p *Planner) planNoHost(have HostHave) plan.Plan {
+	const why = "no network is wanted on this host"
+	var steps []plan.Step
+	if closing := have.closing(); len(closing) > 0 {
+		steps = append(steps, p.hostStep(VerbForward, why, ForwardArgs{Close: closing}))
+	}
+	if have.Table != nil || len(have.Opened) > 0 {
+		steps = append(steps, p.hostStep(VerbLoadHost, why, HostArgs{}, VerbForward))
+	}
+	return plan.Of(steps...)
+}
+
+func (p *Planner) hostStep(verb, why string, args any, after ...string) plan.Step {
+	object := strings.TrimPrefix(p.table, tablePrefix)
+	needs := make([]plan.ID, len(after))
+	for i, v := range after {
+		needs[i] = plan.MakeID(plan.Network, v, object)
+	}
+	step := plan.NewStep(plan.Network, verb, object, why, args, needs...)
 	step.Title = "this host"
-	return plan.Of(step), nil
-}
-
-// opened are the devices that forward because of us, and would not otherwise.
-func (h HostHave) opened() []string {
-	var names []string
-	set := h.Table.Set(openedSet)
-	if set == nil {
-		return nil
-	}
-	for _, e := range set.Elements {
-		name := strings.TrimRight(string(e.From), "\x00")
-		if _, there := h.Forwarding[name]; there {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
-// shut are the devices that do not forward.
-func (h HostHave) shut() []string {
-	var names []string
-	for device, forwards := range h.Forwarding {
-		if !forwards {
-			names = append(names, device)
-		}
-	}
-	slices.Sort(names)
-	return names
+	return step
 }
 
 // CompileHost makes the table of the host's own namespace: the one place where
@@ -105,21 +98,18 @@ func (h HostHave) shut() []string {
 // of the namespace is the operator's; everything about tenants is decided by the
 // transit links' names.
 //
-// A published port answers on every address of the host, so every device with
-// an address has to forward. Which of them do so only because of us is kept in a
-// set: between two of those nothing is forwarded that is not a tenant's, so that
-// the host does not become a router for its neighbours.
-func (p *Planner) CompileHost(want HostWant, have HostHave) *ruleset.Table {
-	opened := &ruleset.Set{Name: openedSet, Key: []ruleset.Type{ruleset.TypeIfname}}
-	devices := append(have.opened(), have.shut()...)
-	slices.Sort(devices)
-	for _, device := range slices.Compact(devices) {
-		opened.Elements = append(opened.Elements, ruleset.Element{From: ruleset.Ifname(device)})
+// What comes from a device that forwards for tenants alone and is not theirs is
+// dropped, wherever it would go: the kernel asks the device a packet comes from
+// whether it forwards.
+func (p *Planner) CompileHost(want HostWant, opened []string) *ruleset.Table {
+	devices := &ruleset.Set{Name: openedSet, Key: []ruleset.Type{ruleset.TypeIfname}}
+	for _, device := range opened {
+		devices.Elements = append(devices.Elements, ruleset.Element{From: ruleset.Ifname(device)})
 	}
 	return &ruleset.Table{
 		Family: ruleset.INet, Name: p.table,
 		Counters: []string{tenantCounter, protectedCounter},
-		Sets:     append(hostSets(want), opened),
+		Sets:     append(hostSets(want), devices),
 		Chains:   hostChains(want.Uplink),
 	}
 }
@@ -167,8 +157,7 @@ func hostChains(uplink string) []*ruleset.Chain {
 		{Name: "forward", Base: base("filter", "forward", 0, false), Rules: []ruleset.Rule{
 			ruleset.Do(on(ruleset.Iifname), proceed(fromTenants)),
 			ruleset.Do(on(ruleset.Oifname), proceed(toTenants)),
-			ruleset.Do(ruleset.In{Fields: []ruleset.Field{ruleset.Iifname}, Set: openedSet},
-				ruleset.In{Fields: []ruleset.Field{ruleset.Oifname}, Set: openedSet}, drop),
+			ruleset.Do(ruleset.In{Fields: []ruleset.Field{ruleset.Iifname}, Set: openedSet}, drop),
 		}},
 		{Name: "input", Base: base("filter", "input", 0, false), Rules: []ruleset.Rule{
 			ruleset.Do(on(ruleset.Iifname), reply, accept),

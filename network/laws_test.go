@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"testing"
 
@@ -238,34 +239,69 @@ func TestGuardIsInForceBeforeAttach(t *testing.T) {
 	})
 }
 
+// Whatever happens to the host's table and devices, and wherever the process ends:
+// no device forwards for its neighbours that would not without us, and in the end
+// all are as they were found.
 func TestHostLaws(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		l := newLab(t, orders()[0])
-		ctx := context.Background()
-		var want *network.HostWant
 		for i := range rapid.IntRange(1, 4).Draw(t, "versions") {
-			want = &network.HostWant{Protected: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}
-			for n := range rapid.IntRange(0, 3).Draw(t, "networks") {
-				want.VPCs = append(want.VPCs, network.HostVPC{
-					UID:     spec.UID(fmt.Sprintf("vpc%d", n)),
-					Transit: network.Transit{Router: netip.AddrFrom4([4]byte{100, 127, byte(i), byte(2*n + 1)})},
-				})
+			want := drawHost(t, i)
+			l.kernel.bare = rapid.SampledFrom([]string{"", "eth0", "eth2"}).Draw(t, "device without an address")
+			if rapid.Bool().Draw(t, "flush") {
+				l.kernel.host.Table = nil
 			}
-			l.hostStep(ctx, want)
+			l.hostSteps(want, rapid.IntRange(0, 3).Draw(t, "crash after"))
 			l.restart()
-			if p := l.hostPlan(ctx, want); !p.Empty() {
+			l.hostSteps(want, len(l.hostPlan(want).Steps))
+			l.restart()
+			if p := l.hostPlan(want); !p.Empty() {
 				t.Fatalf("after apply there is still to do:\n%s", p.Text())
 			}
 		}
-		l.hostStep(ctx, nil)
-		if forwarding := l.kernel.host.Forwarding; forwarding["eth0"] || !forwarding["eth1"] {
-			t.Fatalf("devices are not left as they were found: %v", forwarding)
+		l.hostSteps(nil, 2)
+		if !maps.Equal(l.kernel.host.Forwarding, newFake(orders()[0]).host.Forwarding) || l.kernel.host.Opened != nil {
+			t.Fatalf("devices are not left as they were found: %v, noted %v", l.kernel.host.Forwarding, l.kernel.host.Opened)
 		}
 	})
 }
 
-func (l *lab) hostPlan(ctx context.Context, want *network.HostWant) plan.Plan {
-	have, err := l.room.ObserveHost(ctx)
+func drawHost(t *rapid.T, version int) *network.HostWant {
+	if rapid.IntRange(0, 3).Draw(t, "no network") == 0 {
+		return nil
+	}
+	want := &network.HostWant{Protected: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}
+	for n := range rapid.IntRange(0, 3).Draw(t, "networks") {
+		want.VPCs = append(want.VPCs, network.HostVPC{
+			UID:     spec.UID(fmt.Sprintf("vpc%d", n)),
+			Transit: network.Transit{Router: netip.AddrFrom4([4]byte{100, 127, byte(version), byte(2*n + 1)})},
+		})
+	}
+	return want
+}
+
+// A host that the operator made a router stays one: nothing is dropped for that we
+// once opened a device, and no device is switched.
+func TestTheOperatorsRouterStaysOne(t *testing.T) {
+	want := &network.HostWant{}
+	have := network.HostHave{Router: true, Opened: []string{"eth0"}, Forwarding: map[string]bool{"eth0": true, "eth1": false}}
+	planner := network.NewPlanner("h1")
+	p, err := planner.PlanHost(want, have)
+	if err != nil || len(p.Steps) != 1 {
+		t.Fatalf("PlanHost = %s, %v; want only the table", p.Text(), err)
+	}
+	load, err := plan.ArgsAs[network.HostArgs](p.Steps[0])
+	if err != nil || load.Opened != nil || len(load.Table.State().Set("opened").Elements) != 0 {
+		t.Errorf("a device is still held to be opened for tenants: %+v, %v", load, err)
+	}
+	p, err = planner.PlanHost(nil, have)
+	if err != nil || len(p.Steps) != 1 || p.Steps[0].Verb != network.VerbLoadHost {
+		t.Errorf("PlanHost(nil) = %s, %v; want no device switched", p.Text(), err)
+	}
+}
+
+func (l *lab) hostPlan(want *network.HostWant) plan.Plan {
+	have, err := l.room.ObserveHost(context.Background())
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -273,10 +309,28 @@ func (l *lab) hostPlan(ctx context.Context, want *network.HostWant) plan.Plan {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	return p
+	ordered, err := p.Ordered()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return ordered
 }
 
-func (l *lab) hostStep(ctx context.Context, want *network.HostWant) {
-	p := l.hostPlan(ctx, want)
-	l.apply(p, len(p.Steps), 1)
+// hostSteps applies the first n steps and looks after each.
+func (l *lab) hostSteps(want *network.HostWant, n int) {
+	flushed := l.kernel.host.Table == nil
+	for i, step := range l.hostPlan(want).Steps {
+		if i == n {
+			return
+		}
+		if err := l.room.Apply(context.Background(), step, nil); err != nil {
+			l.t.Fatalf("apply %s: %v", step.ID, err)
+		}
+		if device := l.kernel.routes(); device != "" && !flushed {
+			l.t.Fatalf("%s forwards for its neighbours after %s", device, step.ID)
+		}
+	}
+	if device := l.kernel.routes(); device != "" && n > 0 {
+		l.t.Fatalf("%s forwards for its neighbours", device)
+	}
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // The verbs. On a VPC: open, load, close. On an instance: attach, prove-guard,
-// detach. On the host: load-host.
+// detach. On the host: load-host, forward.
 const (
 	VerbOpen       = "open"
 	VerbLoad       = "load"
@@ -22,6 +22,7 @@ const (
 	VerbProveGuard = "prove-guard"
 	VerbDetach     = "detach"
 	VerbLoadHost   = "load-host"
+	VerbForward    = "forward"
 )
 
 // OpenArgs are what open needs.

@@ -29,10 +29,13 @@ type Routers interface {
 
 // Host is what the room needs of the host's own namespace.
 type Host interface {
-	// ObserveHost reads the host's table and its VPCs' transit links back.
+	// ObserveHost reads back the host's table, and which devices forward.
 	ObserveHost(ctx context.Context) (HostHave, error)
-	// LoadHost brings the host's rules in force; a nil table removes them.
+	// LoadHost notes the devices opened, then brings the host's rules in force; a
+	// nil table removes them.
 	LoadHost(ctx context.Context, load HostArgs) error
+	// Forward switches the forwarding of devices. One that is gone is no error.
+	Forward(ctx context.Context, forward ForwardArgs) error
 	// WatchHost calls changed after every change of the host's nftables, until ctx ends.
 	WatchHost(ctx context.Context, changed func()) error
 }

@@ -84,8 +84,8 @@ func (r *Room) ObserveHost(ctx context.Context) (HostHave, error) {
 	return r.deps.Kernel.ObserveHost(ctx)
 }
 
-// PlanHost makes the step that brings the host's table to what is wanted; a nil
-// want removes it.
+// PlanHost makes the steps that bring the host's own namespace to what is wanted;
+// a nil want removes everything.
 func (r *Room) PlanHost(want *HostWant, have HostHave) (plan.Plan, error) {
 	return r.host.PlanHost(want, have)
 }
@@ -129,6 +129,12 @@ func (r *Room) apply(ctx context.Context, step plan.Step) error {
 			return err
 		}
 		return r.deps.Kernel.LoadHost(ctx, args)
+	case VerbForward:
+		args, err := plan.ArgsAs[ForwardArgs](step)
+		if err != nil {
+			return err
+		}
+		return r.deps.Kernel.Forward(ctx, args)
 	}
 	return r.applyEndpoint(ctx, step)
 }

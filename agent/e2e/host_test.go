@@ -243,6 +243,7 @@ func (h *host) remove() {
 	if len(names) > 0 {
 		h.expect(0, append([]string{"rm", "--yes"}, names...)...)
 	}
+	eventually(h.t, func() error { return forwards("0") }) // the last network is gone
 	h.stop()
 	out := h.gpuhost("agent", "--remove", "--root", h.root, "--config", h.settings)
 	if out.code != 0 {
@@ -277,6 +278,15 @@ func (h *host) sweep() {
 		}
 		return err
 	})
+}
+
+// forwards checks whether the uplink does.
+func forwards(want string) error {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/conf/uplink0/forwarding")
+	if got := strings.TrimSpace(string(text)); err == nil && got != want {
+		return fmt.Errorf("forwarding of the uplink is %s, want %s", got, want)
+	}
+	return err
 }
 
 func nftTables() (string, error) {

@@ -78,6 +78,9 @@ func (l *line) echo(text string) error {
 }
 
 func networks(t *testing.T, h *host) {
+	if err := forwards("1"); err != nil {
+		t.Error(err)
+	}
 	for _, target := range []string{"10.0.1.20", hostAddress} {
 		if out := h.gpuhost("exec", "acme/a", "--", "nc", "-w", "1", target, "7000"); out.code == 0 {
 			t.Errorf("a reaches b at %s", target)

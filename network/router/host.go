@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"github.com/gpuhost/gpuhost/network"
-	"github.com/gpuhost/gpuhost/network/link"
 	"github.com/gpuhost/gpuhost/network/nft"
 	"github.com/gpuhost/gpuhost/network/ruleset"
 )
@@ -53,6 +52,12 @@ func (k *Kernel) ObserveHost(context.Context) (network.HostHave, error) {
 		return network.HostHave{}, err
 	}
 	have := network.HostHave{Table: table, Forwarding: map[string]bool{}}
+	if have.Opened, err = k.opened(); err != nil {
+		return have, err
+	}
+	if have.Router, err = forwards("all"); err != nil {
+		return have, err
+	}
 	devices, err := k.host.link.Addressed()
 	if err != nil {
 		return have, err
@@ -61,53 +66,32 @@ func (k *Kernel) ObserveHost(context.Context) (network.HostHave, error) {
 		if network.IsTransit(device) {
 			continue
 		}
-		value, err := link.Get(forwarding(device, ""))
-		if err != nil {
+		if have.Forwarding[device], err = forwards(device); err != nil {
 			return have, err
 		}
-		have.Forwarding[device] = value == "1"
 	}
 	return have, nil
 }
 
-func forwarding(device, value string) link.Sysctl {
-	return link.Device("ipv4", device, "forwarding", value)
-}
-
-// LoadHost implements network.Host. Rules come before devices begin to forward,
-// and go after they ceased.
+// LoadHost implements network.Host.
 func (k *Kernel) LoadHost(_ context.Context, load network.HostArgs) error {
 	k.host.mu.Lock()
 	defer k.host.mu.Unlock()
+	if err := k.noteOpened(load.Opened); err != nil {
+		return err
+	}
 	if load.Table == nil {
-		if err := switchForwarding(load.Close, "0"); err != nil {
-			return err
-		}
 		return k.host.nft.DeleteTable(ruleset.INet)
 	}
 	have, err := k.host.nft.Read(ruleset.INet)
 	if err != nil {
 		return err
 	}
-	changes, err := ruleset.Diff(have, load.Table)
-	if err != nil {
-		return err
+	changes := ruleset.Diff(have, load.Table)
+	if changes.Empty() {
+		return nil
 	}
-	if !changes.Empty() {
-		if err := k.host.nft.Apply(changes); err != nil {
-			return err
-		}
-	}
-	return switchForwarding(load.Open, "1")
-}
-
-func switchForwarding(devices []string, value string) error {
-	for _, device := range devices {
-		if err := link.Set(forwarding(device, value)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return k.host.nft.Apply(changes)
 }
 
 // ForeignDrops lists the chains of others in the host's namespace that drop by

@@ -2,7 +2,7 @@
 // beside them, on the real kernel. It implements package network's ports by
 // putting together network/netns, network/link, network/nft and network/flow.
 //
-//	kernel, err := router.New(router.Config{HostID: id, NetnsDir: dir, Uplink: "eth0"})
+//	kernel, err := router.New(router.Config{HostID: id, NetnsDir: dir, Opened: file})
 //	room, err := network.New(network.Deps{HostID: id, Log: log, Kernel: kernel})
 //
 // It decides nothing: what is wanted comes compiled.
@@ -32,8 +32,11 @@ import (
 type Config struct {
 	HostID   string // part of the tables' name
 	NetnsDir string // pins are <NetnsDir>/vpc-<uid>
-	Uplink   string // device tenants leave the host by; "" for those with a default route
-	MTU      int    // of tenants' links; 0 is 1,400, which leaves room for an overlay
+	// Opened is the file that names the devices which forward for tenants alone. It
+	// lies on memory: the note and the kernel's switches end together.
+	Opened string
+	Uplink string // device tenants leave the host by; "" for those with a default route
+	MTU    int    // of tenants' links; 0 is 1,400, which leaves room for an overlay
 	// LinkFirst makes each guard only once its link is there, as kernels before
 	// 6.16 ask for, on every kernel. It is how that order is tested on others.
 	LinkFirst bool

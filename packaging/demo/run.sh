@@ -227,6 +227,7 @@ remove_everything() {
 		ip netns list | grep -v '^outside' || true
 		ip -br link | awk '{print $1}' | grep -v -e '^lo$' -e '^uplink0' || true
 		nft list tables
+		grep -lx 1 /proc/sys/net/ipv4/conf/uplink0/forwarding || true
 		ls -A "$root" | sed 's/^/file /'
 	)
 	[ -z "$left" ] || die "left behind: $left"
