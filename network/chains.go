@@ -25,6 +25,7 @@ const (
 	publishMap  = "publish"  // published protocol and port → endpoint and port
 	intranetSet = "intranet4"
 	protectSet  = "protected"
+	insideSet   = "inside" // the VPC's own network
 
 	spoofCounter     = "spoofed"
 	refusedCounter   = "refused"
@@ -88,15 +89,23 @@ func fixedChains() []*ruleset.Chain {
 
 // forward decides about every packet of a tenant. What comes from or goes to a
 // link that is in no map meets the chain's policy: drop.
+//
+// An address of the VPC without a link is routed to the uplink as any other is. What
+// is for it must not leave there, where somebody else may have that address: neither
+// from a tenant nor by a published port. Answers of published ports do leave, to
+// clients outside that have such an address.
 func forward() *ruleset.Chain {
 	drop := verdict(ruleset.Drop)
 	up := ruleset.Ifname(UplinkName)
+	untranslated := ruleset.Match{Field: ruleset.CtStatus, Mask: statusDNAT, Value: ruleset.Word(0)}
 	return &ruleset.Chain{Name: forwardChain, Base: base("filter", "forward", 0, true), Rules: []ruleset.Rule{
 		ruleset.Do(ruleset.Match{Field: ruleset.NfProto, Not: true, Value: ruleset.Byte(familyIPv4)}, drop),
 		ruleset.Do(ruleset.Match{Field: ruleset.CtState, Mask: stateInvalid, Not: true, Value: ruleset.Word(0)}, count(invalidCounter), drop),
+		ruleset.Do(equals(ruleset.Iifname, up), equals(ruleset.Oifname, up), proceed(refuseChain)),
+		ruleset.Do(equals(ruleset.Oifname, up), ruleset.In{Fields: []ruleset.Field{ruleset.Destination}, Set: insideSet},
+			untranslated, proceed(refuseChain)),
 		ruleset.Do(equals(ruleset.Oifname, up), direction(dirOriginal), jump(protectChain)),
-		ruleset.Do(equals(ruleset.Iifname, up), direction(dirOriginal),
-			ruleset.Match{Field: ruleset.CtStatus, Mask: statusDNAT, Value: ruleset.Word(0)}, proceed(refuseChain)),
+		ruleset.Do(equals(ruleset.Iifname, up), direction(dirOriginal), untranslated, proceed(refuseChain)),
 		ruleset.Do(ruleset.Map{Fields: []ruleset.Field{ruleset.Iifname}, Map: fromMap}),
 	}}
 }

@@ -208,3 +208,22 @@ func TestEpochsComeRound(t *testing.T) {
 		seen[stamp.Epoch%32_767] = true
 	}
 }
+
+// A tag that a changing policy still stamps flows with is not given out again: its
+// flows are forgotten before the transaction, and stamped anew by the old rules
+// until it.
+func TestATagInForceIsNotGivenOut(t *testing.T) {
+	planner := network.NewPlanner("h1")
+	vpc := vpcOf(endpoint("web00001", "10.0.1.10", "web"))
+	marks := compile(t, planner, vpc, network.Marks{})
+	marks.Epoch = 32_767 // the next tags are those in force now
+	vpc.Groups["web"] = groupOf(accept("tcp", "81", "any"))
+	next := compile(t, planner, vpc, marks)
+	for chain, stamp := range next.Policies {
+		for old, before := range marks.Policies {
+			if stamp != before && (stamp.Epoch-1)%32_767 == (before.Epoch-1)%32_767 {
+				t.Errorf("%s gets the tag of %s: epoch %d after %d", chain, old, stamp.Epoch, before.Epoch)
+			}
+		}
+	}
+}

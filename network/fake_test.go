@@ -124,8 +124,10 @@ func (f *fake) Load(_ context.Context, vpc spec.UID, load network.LoadArgs) erro
 	if f.order.linkFirst {
 		rules = rules.GuardedLinks(have.Linked)
 	}
-	if _, err := rules.Diff(have.Guard, have.Router); err != nil {
-		return err
+	for _, c := range rules.Diff(have.Guard, have.Router) {
+		if c.Replace != "" {
+			return fmt.Errorf("%w to look away: %s", errOrder, c.Replace)
+		}
 	}
 	have.Guard, have.Router = rules.Guard.State(), rules.Router.State()
 	return nil

@@ -52,11 +52,7 @@ func (p *Planner) PlanHost(want *HostWant, have HostHave) (plan.Plan, error) {
 	}
 	load := HostArgs{Opened: have.ours()}
 	load.Table = p.CompileHost(*want, load.Opened)
-	changes, err := ruleset.Diff(have.Table, load.Table)
-	if err != nil {
-		return plan.Plan{}, err
-	}
-	load.Changes = changes.Summary()
+	load.Changes = ruleset.Diff(have.Table, load.Table).Summary()
 	if !slices.Equal(load.Opened, have.Opened) {
 		load.Changes = append(load.Changes, "for tenants alone forward: "+strings.Join(load.Opened, " "))
 	}
@@ -127,7 +123,7 @@ func hostSets(want HostWant) []*ruleset.Set {
 			publish.Elements = append(publish.Elements, ruleset.Element{From: publishKey(port), Data: ruleset.Addr(v.Transit.Router)})
 		}
 	}
-	return []*ruleset.Set{transit, routers, publish, addressSet(protectSet, want.Protected)}
+	return []*ruleset.Set{transit, routers, publish, protectedSet(want.Protected)}
 }
 
 func hostChains(uplink string) []*ruleset.Chain {
@@ -135,7 +131,9 @@ func hostChains(uplink string) []*ruleset.Chain {
 	refuse := []ruleset.Expr{count(tenantCounter), drop}
 	on := func(f ruleset.Field) ruleset.In { return ruleset.In{Fields: []ruleset.Field{f}, Set: transitSet} }
 	reply := direction(dirReply)
+	ipv4 := equals(ruleset.NfProto, ruleset.Byte(familyIPv4))
 	from := []ruleset.Rule{
+		ruleset.Do(append([]ruleset.Expr{ruleset.Match{Field: ruleset.NfProto, Not: true, Value: ruleset.Byte(familyIPv4)}}, refuse...)...),
 		ruleset.Do(reply, accept), // of a connection that a published port let in
 		ruleset.Do(append([]ruleset.Expr{on(ruleset.Oifname)}, refuse...)...),
 		ruleset.Do(ruleset.In{Fields: []ruleset.Field{ruleset.Destination}, Set: protectSet}, count(protectedCounter), drop),
@@ -145,7 +143,7 @@ func hostChains(uplink string) []*ruleset.Chain {
 		leaves := ruleset.Match{Field: ruleset.Oifname, Not: true, Value: ruleset.Ifname(uplink)}
 		from = append(from, ruleset.Do(append([]ruleset.Expr{leaves}, refuse...)...))
 	}
-	loopback := ruleset.Do(ruleset.InRange{
+	loopback := ruleset.Do(ipv4, ruleset.InRange{
 		Field: ruleset.Destination,
 		From:  ruleset.Addr(netip.AddrFrom4([4]byte{127, 0, 0, 0})),
 		To:    ruleset.Addr(netip.AddrFrom4([4]byte{127, 255, 255, 255})),
@@ -166,7 +164,7 @@ func hostChains(uplink string) []*ruleset.Chain {
 		{Name: "nat_pre", Base: base("nat", "prerouting", -100, false), Rules: []ruleset.Rule{translate()}},
 		{Name: "nat_out", Base: base("nat", "output", -100, false), Rules: []ruleset.Rule{loopback, translate()}},
 		{Name: "nat_post", Base: base("nat", "postrouting", 100, false), Rules: []ruleset.Rule{
-			ruleset.Do(ruleset.In{Fields: []ruleset.Field{ruleset.Source}, Set: routersSet}, ruleset.Masquerade{}),
+			ruleset.Do(ipv4, ruleset.In{Fields: []ruleset.Field{ruleset.Source}, Set: routersSet}, ruleset.Masquerade{}),
 		}},
 	}
 }

@@ -109,7 +109,9 @@ func MarksOf(state *ruleset.State) Marks {
 // stays, the next free one when it changed.
 type allocation struct {
 	next Marks
-	used map[uint32]bool // tags of policies that stay; only where some come round again
+	// used are the tags in force, also of policies that change: until the next
+	// transaction flows are stamped with them. Only where some come round again.
+	used map[uint32]bool
 	// stale are the marks of tags given out again after a whole round: flows
 	// that still bear them must be forgotten first.
 	stale []FlowMark
@@ -118,12 +120,12 @@ type allocation struct {
 func newAllocation(have Marks, wanted map[string]string) *allocation {
 	a := &allocation{next: Marks{Epoch: have.Epoch, Policies: make(map[string]Stamp, len(wanted))}, used: map[uint32]bool{}}
 	round := have.Epoch+uint64(len(wanted)) > epochBits
-	for chain, digest := range wanted {
-		if stamp := have.Policies[chain]; stamp.Epoch != 0 && stamp.Digest == digest {
+	for chain, stamp := range have.Policies {
+		if round {
+			a.used[tag(stamp.Epoch)] = true
+		}
+		if stamp.Epoch != 0 && stamp.Digest == wanted[chain] {
 			a.next.Policies[chain] = stamp
-			if round {
-				a.used[tag(stamp.Epoch)] = true
-			}
 		}
 	}
 	return a

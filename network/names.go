@@ -68,10 +68,10 @@ func counterName(instance spec.UID, class Class, direction Direction) string {
 	return "c_" + string(instance) + "_" + string(class) + "_" + string(direction)
 }
 
-// shortHash names a list of groups or a text in 8 hex digits.
+// shortHash names a list of groups or a text in 16 hex digits.
 func shortHash(text string) string {
 	sum := sha256.Sum256([]byte(text))
-	return hex.EncodeToString(sum[:4])
+	return hex.EncodeToString(sum[:8])
 }
 
 // longHash is for what nobody has to read.

@@ -134,11 +134,7 @@ func (p *Planner) load(vpc VPC, have Have) (LoadArgs, error) {
 		loadable = rules.GuardedLinks(have.Linked)
 	}
 	args := LoadArgs{Generation: rules.Marks.Generation, Epoch: rules.Marks.Epoch, Stale: rules.Stale, Rules: rules}
-	changes, err := loadable.Diff(have.Guard, have.Router)
-	if err != nil {
-		return LoadArgs{}, fault.Wrap(fault.Conflict, "compare rules of network "+vpc.Name, err)
-	}
-	for _, c := range changes {
+	for _, c := range loadable.Diff(have.Guard, have.Router) {
 		args.Changes = append(args.Changes, c.Summary()...)
 		if c.Table.Family == ruleset.Netdev {
 			args.Gone = gone(have.Guard, c.Flush, vpc.Endpoints)
@@ -152,21 +148,17 @@ func (p *Planner) load(vpc VPC, have Have) (LoadArgs, error) {
 
 // Diff finds what turns the tables read back into these rules: nothing, or the
 // changes of both tables, to be made in one transaction.
-func (r *Rules) Diff(guard, router *ruleset.State) ([]*ruleset.Changes, error) {
+func (r *Rules) Diff(guard, router *ruleset.State) []*ruleset.Changes {
 	var all []*ruleset.Changes
 	for _, t := range []struct {
 		have *ruleset.State
 		want *ruleset.Table
 	}{{guard, r.Guard}, {router, r.Router}} {
-		changes, err := ruleset.Diff(t.have, t.want)
-		if err != nil {
-			return nil, err
-		}
-		if !changes.Empty() {
+		if changes := ruleset.Diff(t.have, t.want); !changes.Empty() {
 			all = append(all, changes)
 		}
 	}
-	return all, nil
+	return all
 }
 
 // gone are the addresses among changed guards that have no endpoint any more, or

@@ -165,7 +165,11 @@ func (s *surroundings) of(vpc VPC) *surroundings {
 	return &surroundings{
 		cidr: vpc.CIDR, transit: vpc.Transit, protected: slices.Clone(vpc.Protected),
 		chains: append(fixedChains(), snatChain(vpc.Transit.Router)),
-		sets:   []*ruleset.Set{addressSet(intranetSet, append(intranet(), vpc.CIDR)), addressSet(protectSet, vpc.Protected)},
+		sets: []*ruleset.Set{
+			addressSet(intranetSet, append(intranet(), vpc.CIDR)),
+			addressSet(insideSet, []netip.Prefix{vpc.CIDR}),
+			protectedSet(vpc.Protected),
+		},
 		digest: longHash(fmt.Sprintln(vpc.CIDR, vpc.Transit, vpc.Protected)),
 	}
 }

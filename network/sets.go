@@ -70,6 +70,13 @@ func intranet() []netip.Prefix {
 	}
 }
 
+// protectedSet holds what no tenant may open connections to: the operator's
+// networks, and always the link-local one, where clouds keep their machines'
+// credentials. The VPC's own services are not asked by way of the uplink.
+func protectedSet(networks []netip.Prefix) *ruleset.Set {
+	return addressSet(protectSet, append(slices.Clone(networks), netip.MustParsePrefix("169.254.0.0/16")))
+}
+
 // addressSet holds networks as ranges that neither overlap nor touch, as the
 // kernel's interval sets want them. IPv6 networks are left out: no tenant can
 // send IPv6.

@@ -43,7 +43,10 @@ func family(f ruleset.Family) nftables.TableFamily {
 // queue writes the messages in the order in which each finds what it refers to.
 func (c *Conn) queue(change *ruleset.Changes) error {
 	table := &nftables.Table{Family: family(change.Table.Family), Name: change.Table.Name}
-	if change.NewTable {
+	if change.Replace != "" {
+		c.nft.DelTable(table)
+	}
+	if change.NewTable || change.Replace != "" {
 		c.nft.AddTable(table)
 	}
 	for _, name := range change.AddCounters {

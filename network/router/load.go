@@ -51,10 +51,7 @@ func (k *Kernel) Load(_ context.Context, vpc spec.UID, load network.LoadArgs) er
 }
 
 func (s *space) load(rules *network.Rules) error {
-	changes, err := rules.Diff(s.known.guard, s.known.router)
-	if err != nil {
-		return err
-	}
+	changes := rules.Diff(s.known.guard, s.known.router)
 	if len(changes) == 0 {
 		return nil
 	}

@@ -211,6 +211,8 @@ func outAndIn(t *testing.T, w *world) {
 	w.host([]*network.VPC{v, other})
 	w.serve("internet", 80)
 	w.serve("operator", 80)
+	w.in("internet", func() error { return exec.Command("ip", "addr", "add", cloud+"/32", "dev", "eth0").Run() })
+	w.run("ip", "route", "add", cloud, "dev", "uplink")
 	w.serve("host", 7000)
 	w.serve("web1", 80)
 	w.serve("web1", 81)
@@ -218,6 +220,8 @@ func outAndIn(t *testing.T, w *world) {
 	if seen := w.reaches("web1", outside, 80); seen != hostAddress {
 		t.Errorf("the internet saw %s, want the host's address", seen)
 	}
+	w.reaches("host", cloud, 80)
+	w.refused("web1", cloud, 80)
 	w.refused("web1", management, 80)
 	w.refused("web1", hostAddress, 7000)
 	w.refused("web1", v.Transit.Host.String(), 7000)
@@ -240,6 +244,41 @@ func outAndIn(t *testing.T, w *world) {
 	w.converge(v.UID, v)
 	if echoes(live, refusal) {
 		t.Errorf("a published connection to %s outlives its rule", e.Name)
+	}
+}
+
+// Somebody on the host's side has an address that the VPC also has, and whose
+// instance has no link: he gets nothing of what is for it.
+func TestWhatIsForTheVPCStaysInside(t *testing.T) { inBothOrders(t, whatIsForTheVPCStaysInside) }
+
+func whatIsForTheVPCStaysInside(t *testing.T, w *world) {
+	const absent = "10.0.1.77"
+	w.in("internet", func() error { return exec.Command("ip", "addr", "add", absent+"/32", "dev", "eth0").Run() })
+	w.run("ip", "route", "add", absent, "dev", "uplink")
+	v := w.vpc("vpca", 0)
+	w.endpoint(v, "web1", "10.0.1.10", "open")
+	v.Endpoints[0].Publish = []spec.Publish{{HostPort: 8080, Port: 80, Protocol: "tcp"}}
+	w.converge(v.UID, v)
+	gone := w.endpoint(v, "gone", absent, "open")
+	gone.Publish = []spec.Publish{{HostPort: 8090, Port: 80, Protocol: "tcp"}}
+	v.Endpoints[1] = gone
+	w.load(v)
+	w.host([]*network.VPC{v})
+	w.serve("internet", 80)
+	w.serve("web1", 80)
+
+	w.reaches("host", absent, 80)
+	w.reaches("web1", outside, 80)
+	w.refused("web1", absent, 80)
+	w.refused("web1", "10.0.99.99", 80)
+	w.reaches("operator", "192.0.2.1", 8080)
+	w.refused("operator", "192.0.2.1", 8090)
+	// A client outside whose address is one of the VPC's gets its answer.
+	conn, err := w.dialAs("internet", absent, hostAddress, 8080)
+	w.must(err)
+	defer conn.Close()
+	if !echoes(conn, patience) {
+		t.Error("a client with an address of the VPC gets no answer from a published port")
 	}
 }
 
@@ -342,6 +381,9 @@ func proveSeesTampering(t *testing.T, w *world) {
 		{"N4", "insert rule inet " + table + " to_web1 accept"},
 		{"N5", "delete element inet " + table + " from { \"i-web1\" }"},
 		{"N3", "delete table inet " + table},
+		{"N3", "delete table inet " + table + "; add table inet " + table +
+			"; add chain inet " + table + " forward { type filter hook forward priority 5; policy accept; }"},
+		{"N3", "delete table inet " + table + "; add table inet " + table + "; add set inet " + table + " protected { type inet_service; }"},
 	}
 	for _, tt := range tests {
 		name := tt.tamper

@@ -29,6 +29,7 @@ const (
 	hostAddress = "203.0.113.1" // the host's, on its uplink
 	outside     = "203.0.113.2" // somebody on the internet
 	management  = "192.0.2.2"   // somebody on the operator's network
+	cloud       = "169.254.169.254"
 	patience    = 5 * time.Second
 	refusal     = 300 * time.Millisecond
 )
@@ -230,6 +231,16 @@ func (w *world) converge(uid spec.UID, want *network.VPC) {
 	w.converged(uid, want)
 }
 
+// load brings a network's rules in force and attaches nothing.
+func (w *world) load(v *network.VPC) {
+	w.t.Helper()
+	have, err := w.room.Observe(context.Background(), v.UID)
+	w.must(err)
+	p, err := w.room.Plan(v, v.UID, have)
+	w.must(err)
+	w.apply(p)
+}
+
 // converged checks that nothing is left to do.
 func (w *world) converged(uid spec.UID, want *network.VPC) {
 	w.t.Helper()
@@ -319,6 +330,19 @@ func (w *world) dialFor(from, to string, port int, wait time.Duration) (conn net
 	conn.SetReadDeadline(time.Now().Add(patience))
 	_, err = io.ReadFull(conn, hello)
 	return conn, strings.TrimSpace(string(hello)), err
+}
+
+// dialAs connects from one address of a namespace.
+func (w *world) dialAs(where, from, to string, port int) (conn net.Conn, err error) {
+	err = w.try(where, func() error {
+		dialer := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		conn, err = dialer.Dial("tcp4", net.JoinHostPort(to, fmt.Sprint(port)))
+		return err
+	})
+	if err == nil {
+		_, err = io.ReadFull(conn, make([]byte, 15)) // the server's hello
+	}
+	return conn, err
 }
 
 func (w *world) reaches(from, to string, port int) string {

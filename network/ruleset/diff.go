@@ -86,6 +86,7 @@ func (s *State) Set(name string) *Set {
 type Changes struct {
 	Table         *Table // family and name
 	NewTable      bool
+	Replace       string // why the table goes first: what cannot be changed in place
 	AddCounters   []string
 	AddSets       []*Set   // with their elements
 	AddChains     []*Chain // empty; Fill has the rules
@@ -107,7 +108,7 @@ type Delta struct {
 
 // Empty says whether there is nothing to do.
 func (c *Changes) Empty() bool {
-	return !c.NewTable && len(c.AddCounters)+len(c.AddSets)+len(c.AddChains)+len(c.SetPolicy)+len(c.Flush)+len(c.DropElements)+
+	return !c.NewTable && c.Replace == "" && len(c.AddCounters)+len(c.AddSets)+len(c.AddChains)+len(c.SetPolicy)+len(c.Flush)+len(c.DropElements)+
 		len(c.AddElements)+len(c.Fill)+len(c.DeleteSets)+len(c.DeleteChains)+len(c.DeleteCounter) == 0
 }
 
@@ -115,6 +116,10 @@ func (c *Changes) Empty() bool {
 func (c *Changes) Summary() []string {
 	var lines []string
 	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	if c.Replace != "" {
+		add("table %s %s is made anew: %s", c.Table.Family, c.Table.Name, c.Replace)
+		return lines
+	}
 	if c.NewTable {
 		add("table %s %s is absent", c.Table.Family, c.Table.Name)
 		return lines
@@ -143,18 +148,30 @@ func (c *Changes) Summary() []string {
 // Diff finds the changes from have to want. A nil have is an absent table. What
 // both versions share costs a comparison of pointers, whatever it holds.
 //
-// A base chain whose hook, priority or device differs from what is wanted cannot
-// be changed in place; it is reported as an error, because replacing it would
-// open a window.
-func Diff(have *State, want *Table) (*Changes, error) {
-	c := &Changes{Table: want}
+// A set whose type or a base chain whose hook differs cannot be changed in place:
+// the whole table is replaced then, in the same transaction. Hooks are not swapped
+// atomically, so some packets are dropped meanwhile. Only an older version of ours, or
+// somebody else, leaves such a table.
+func Diff(have *State, want *Table) *Changes {
 	if have == nil {
-		c.NewTable = true
-		have = &State{}
+		c := &Changes{Table: want, NewTable: true}
+		c.fill(&State{})
+		return c
 	}
-	c.diffCounters(apart(have.Counters, want.Counters))
-	c.diffSets(apart(have.Sets, want.Sets))
-	return c, c.diffChains(apart(have.Chains, want.State().Chains))
+	c := &Changes{Table: want}
+	c.fill(have)
+	if c.Replace == "" {
+		return c
+	}
+	anew := &Changes{Table: want, Replace: c.Replace}
+	anew.fill(&State{})
+	return anew
+}
+
+func (c *Changes) fill(have *State) {
+	c.diffCounters(apart(have.Counters, c.Table.Counters))
+	c.diffSets(apart(have.Sets, c.Table.Sets))
+	c.diffChains(apart(have.Chains, c.Table.State().Chains))
 }
 
 // apart leaves out of two lists what they have in common at the beginning, at the
@@ -202,6 +219,8 @@ func (c *Changes) diffSets(have, want []*Set) {
 		switch {
 		case old == nil:
 			c.AddSets = append(c.AddSets, s)
+		case old != s && !old.typed(s):
+			c.Replace = fmt.Sprintf("set %s is of another type", s.Name)
 		case old != s:
 			c.diffElements(old, s)
 		}
@@ -209,6 +228,11 @@ func (c *Changes) diffSets(have, want []*Set) {
 	for _, name := range slices.Sorted(maps.Keys(present)) {
 		c.DeleteSets = append(c.DeleteSets, present[name])
 	}
+}
+
+// typed says whether two sets are of one type.
+func (s *Set) typed(other *Set) bool {
+	return s.Interval == other.Interval && slices.Equal(s.Key, other.Key) && slices.Equal(s.Data, other.Data)
 }
 
 func (c *Changes) diffElements(old, want *Set) {
@@ -236,7 +260,7 @@ func (c *Changes) diffElements(old, want *Set) {
 	}
 }
 
-func (c *Changes) diffChains(have, want []*ChainState) error {
+func (c *Changes) diffChains(have, want []*ChainState) {
 	present := make(map[string]*ChainState, len(have))
 	for _, chain := range have {
 		present[chain.Name] = chain
@@ -244,53 +268,42 @@ func (c *Changes) diffChains(have, want []*ChainState) error {
 	for _, chain := range want {
 		old := present[chain.Name]
 		delete(present, chain.Name)
-		if err := c.diffChain(old, chain); err != nil {
-			return err
-		}
+		c.diffChain(old, chain)
 	}
 	c.DeleteChains = slices.Sorted(maps.Keys(present))
 	c.Flush = append(c.Flush, c.DeleteChains...)
 	slices.Sort(c.Flush)
-	return nil
 }
 
-func (c *Changes) diffChain(have, want *ChainState) error {
-	if have == nil {
+func (c *Changes) diffChain(have, want *ChainState) {
+	switch {
+	case have == nil:
 		c.AddChains = append(c.AddChains, want.from)
 		if len(want.Rules) > 0 {
 			c.Fill = append(c.Fill, want.from)
 		}
-		return nil
-	}
-	if have == want {
-		return nil
-	}
-	if err := c.diffBase(want.from, have.Base); err != nil {
-		return err
+		return
+	case have == want:
+		return
+	case !have.Base.hooked(want.Base):
+		c.Replace = fmt.Sprintf("chain %s is %s, want %s", want.Name, have.Base.describe(), want.Base.describe())
+	case want.Base != nil && have.Base.Drop != want.Base.Drop:
+		c.SetPolicy = append(c.SetPolicy, want.from)
 	}
 	if !slices.Equal(have.Rules, want.Rules) {
 		c.Flush = append(c.Flush, want.Name)
 		c.Fill = append(c.Fill, want.from)
 	}
-	return nil
 }
 
-func (c *Changes) diffBase(want *Chain, have *Base) error {
-	if want.Base == nil && have == nil {
-		return nil
+// hooked says whether two chains are called at the same place, or both are not.
+func (b *Base) hooked(other *Base) bool {
+	if b == nil || other == nil {
+		return b == other
 	}
-	if want.Base == nil || have == nil {
-		return fmt.Errorf("chain %s cannot change its hook in place: have %s, want %s", want.Name, have.describe(), want.Base.describe())
-	}
-	asWanted := *have
-	asWanted.Drop = want.Base.Drop
-	if asWanted != *want.Base {
-		return fmt.Errorf("chain %s cannot change its hook in place: have %s, want %s", want.Name, have.describe(), want.Base.describe())
-	}
-	if have.Drop != want.Base.Drop {
-		c.SetPolicy = append(c.SetPolicy, want)
-	}
-	return nil
+	as := *b
+	as.Drop = other.Drop
+	return as == *other
 }
 
 func (b *Base) describe() string {

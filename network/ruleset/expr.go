@@ -187,7 +187,13 @@ func (i In) String() string {
 func (m Map) String() string { return join(m.Fields) + " vmap @" + m.Map }
 
 // String implements Expr.
-func (d DNAT) String() string { return "dnat ip to " + join(d.Fields) + " map @" + d.Map }
+func (d DNAT) String() string {
+	to := ""
+	if d.WithPort {
+		to = "addr . port "
+	}
+	return "dnat ip " + to + "to " + join(d.Fields) + " map @" + d.Map
+}
 
 // String implements Expr.
 func (s SNAT) String() string { return "snat ip to " + s.Address.String() }
