@@ -29,6 +29,7 @@ import (
 type Conn struct {
 	nft   *nftables.Conn
 	raw   *netlink.Conn
+	low   *Descriptors
 	table string
 }
 
@@ -62,11 +63,15 @@ func Open(low *Descriptors, netns *os.File, table string) (*Conn, error) {
 	if err := raw.SetReadBuffer(bufferBytes); err != nil {
 		return nil, errors.Join(fmt.Errorf("enlarge netfilter socket: %w", err), raw.Close(), conn.CloseLasting())
 	}
-	return &Conn{nft: conn, raw: raw, table: table}, nil
+	return &Conn{nft: conn, raw: raw, low: low, table: table}, nil
 }
 
 // Close closes the sockets. What was loaded stays.
-func (c *Conn) Close() error { return errors.Join(c.nft.CloseLasting(), c.raw.Close()) }
+func (c *Conn) Close() error {
+	err := errors.Join(c.nft.CloseLasting(), c.raw.Close())
+	c.low.regain()
+	return err
+}
 
 func prepare(conn *netlink.Conn) error {
 	if err := checkDescriptor(conn); err != nil {
@@ -97,20 +102,39 @@ func checkDescriptor(conn *netlink.Conn) error {
 // made late in a long-lived process still gets one.
 type Descriptors struct {
 	mu       sync.Mutex
+	size     int
 	reserved []*os.File
 }
 
-// Reserve opens n descriptors to be given up one by one.
+// Reserve opens n descriptors, to be given up one by one.
 func Reserve(n int) (*Descriptors, error) {
-	d := &Descriptors{}
-	for range n {
+	d := &Descriptors{size: n}
+	if err := d.fill(); err != nil {
+		return nil, errors.Join(fmt.Errorf("reserve descriptors: %w", err), d.Close())
+	}
+	return d, nil
+}
+
+// fill opens what the reserve lacks, as long as low ones are free.
+func (d *Descriptors) fill() error {
+	for len(d.reserved) < d.size {
 		f, err := os.Open(os.DevNull)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("reserve descriptors: %w", err), d.Close())
+			return err
+		}
+		if f.Fd() >= maxDescriptor {
+			return f.Close()
 		}
 		d.reserved = append(d.reserved, f)
 	}
-	return d, nil
+	return nil
+}
+
+// regain takes back what a closed socket had.
+func (d *Descriptors) regain() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_ = d.fill() // the next socket that closes fills it
 }
 
 // lend gives up one reserved descriptor, which the next socket then gets: the
@@ -133,6 +157,6 @@ func (d *Descriptors) Close() error {
 	for _, f := range d.reserved {
 		all = errors.Join(all, f.Close())
 	}
-	d.reserved = nil
+	d.size, d.reserved = 0, nil
 	return all
 }

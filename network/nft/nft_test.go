@@ -201,19 +201,27 @@ func TestDescriptors(t *testing.T) {
 			break
 		}
 	}
-	c, err := nft.Open(low, nil, name)
-	if err != nil {
-		t.Fatalf("with low descriptors in reserve: %v", err)
+	for i := range 10 { // more often than the reserve is deep
+		c, err := nft.Open(low, nil, name)
+		if err != nil {
+			t.Fatalf("socket %d with low descriptors in reserve: %v", i+1, err)
+		}
+		if _, err := c.Read(ruleset.INet); err != nil {
+			t.Error(err)
+		}
+		c.Close()
+		f, err := os.Open(os.DevNull) // somebody takes the next number
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, f)
 	}
-	if _, err := c.Read(ruleset.INet); err != nil {
-		t.Error(err)
-	}
-	c.Close()
+	low.Close()
 	none, err := nft.Reserve(0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for f, err := os.Open(os.DevNull); ; f, err = os.Open(os.DevNull) { // the one the socket gave back
+	for f, err := os.Open(os.DevNull); ; f, err = os.Open(os.DevNull) { // those of the reserve
 		if err != nil {
 			t.Fatal(err)
 		}
