@@ -56,12 +56,32 @@ func (c *Conn) ForgetMark(mark, mask uint32) error {
 
 // ForgetAddress forgets all connections that an IPv4 address opened or answers.
 func (c *Conn) ForgetAddress(address netip.Addr) error {
-	err := errors.Join(c.flush(bySource(tupleOriginal, address)), c.flush(bySource(tupleReply, address)))
+	err := errors.Join(
+		c.flush(selection(part{source: address}, part{})),
+		c.flush(selection(part{}, part{source: address})))
 	if errors.Is(err, unix.EINVAL) {
-		err = c.forgetEach(address)
+		err = c.forgetEach(func(f conntrack.Flow) bool {
+			return f.TupleOrig.IP.SourceAddress == address || f.TupleReply.IP.SourceAddress == address
+		})
 	}
 	if err != nil {
 		return fmt.Errorf("forget connections of %s: %w", address, err)
+	}
+	return nil
+}
+
+// ForgetPort forgets all connections of a protocol to a port, whatever address
+// they were opened to, that an IPv4 address answers.
+func (c *Conn) ForgetPort(protocol uint8, port uint16, answers netip.Addr) error {
+	err := c.flush(selection(part{protocol: protocol, port: port}, part{source: answers}))
+	if errors.Is(err, unix.EINVAL) {
+		err = c.forgetEach(func(f conntrack.Flow) bool {
+			to := f.TupleOrig.Proto
+			return to.Protocol == protocol && to.DestinationPort == port && f.TupleReply.IP.SourceAddress == answers
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("forget connections to port %d that %s answers: %w", port, answers, err)
 	}
 	return nil
 }
@@ -76,30 +96,59 @@ const (
 	attributeMarkMask = 21
 	attributeFilter   = 25
 	tupleIP           = 1 // CTA_TUPLE_IP
+	tupleProto        = 2 // CTA_TUPLE_PROTO
 	ipSource          = 1 // CTA_IP_V4_SRC
+	protoNumber       = 1 // CTA_PROTO_NUM
+	protoDestination  = 3 // CTA_PROTO_DST_PORT
 	filterOriginal    = 1 // CTA_FILTER_ORIG_FLAGS
 	filterReply       = 2 // CTA_FILTER_REPLY_FLAGS
-	filterSourceMatch = 1 // CTA_FILTER_F_CTA_IP_SRC
+	matchSource       = 1 << 0
+	matchProtocol     = 1 << 3
+	matchDestination  = 1 << 5 // the port
 )
 
-// bySource selects what has the address as source of the tuple.
-func bySource(tuple uint16, address netip.Addr) []netfilter.Attribute {
-	flags := func(wanted bool) []byte {
-		var n uint32
-		if wanted {
-			n = filterSourceMatch
-		}
-		return binary.NativeEndian.AppendUint32(nil, n)
+// part is what is asked of one direction of a connection; zero values ask nothing.
+type part struct {
+	source   netip.Addr
+	protocol uint8
+	port     uint16 // the destination's
+}
+
+// selection asks for both directions.
+func selection(original, reply part) []netfilter.Attribute {
+	of, originalFlags := original.attributes()
+	re, replyFlags := reply.attributes()
+	var all []netfilter.Attribute
+	if len(of) > 0 {
+		all = append(all, nest(tupleOriginal, of...))
 	}
-	nest := func(kind uint16, children ...netfilter.Attribute) netfilter.Attribute {
-		return netfilter.Attribute{Type: kind, Nested: true, Children: children}
+	if len(re) > 0 {
+		all = append(all, nest(tupleReply, re...))
 	}
-	return []netfilter.Attribute{
-		nest(tuple, nest(tupleIP, netfilter.Attribute{Type: ipSource, Data: address.AsSlice()})),
-		nest(attributeFilter,
-			netfilter.Attribute{Type: filterOriginal, Data: flags(tuple == tupleOriginal)},
-			netfilter.Attribute{Type: filterReply, Data: flags(tuple == tupleReply)}),
+	return append(all, nest(attributeFilter,
+		netfilter.Attribute{Type: filterOriginal, Data: binary.NativeEndian.AppendUint32(nil, originalFlags)},
+		netfilter.Attribute{Type: filterReply, Data: binary.NativeEndian.AppendUint32(nil, replyFlags)}))
+}
+
+func nest(kind uint16, children ...netfilter.Attribute) netfilter.Attribute {
+	return netfilter.Attribute{Type: kind, Nested: true, Children: children}
+}
+
+// attributes are a part's, and which of them the kernel is to compare.
+func (p part) attributes() ([]netfilter.Attribute, uint32) {
+	var all []netfilter.Attribute
+	var flags uint32
+	if p.source.IsValid() {
+		all = append(all, nest(tupleIP, netfilter.Attribute{Type: ipSource, Data: p.source.AsSlice()}))
+		flags |= matchSource
 	}
+	if p.protocol != 0 {
+		all = append(all, nest(tupleProto,
+			netfilter.Attribute{Type: protoNumber, Data: []byte{p.protocol}},
+			netfilter.Attribute{Type: protoDestination, Data: netfilter.Uint16Bytes(p.port)}))
+		flags |= matchProtocol | matchDestination
+	}
+	return all, flags
 }
 
 // flush asks the kernel to delete what the attributes select.
@@ -117,7 +166,7 @@ func (c *Conn) flush(selection []netfilter.Attribute) error {
 }
 
 // forgetEach is for kernels that cannot search by address.
-func (c *Conn) forgetEach(address netip.Addr) error {
+func (c *Conn) forgetEach(which func(conntrack.Flow) bool) error {
 	conn, err := conntrack.Dial(&netlink.Config{NetNS: int(c.netns.Fd())})
 	if err != nil {
 		return err
@@ -127,7 +176,7 @@ func (c *Conn) forgetEach(address netip.Addr) error {
 		return errors.Join(err, conn.Close())
 	}
 	for _, f := range flows {
-		if f.TupleOrig.IP.SourceAddress != address && f.TupleReply.IP.SourceAddress != address {
+		if !which(f) {
 			continue
 		}
 		if err := conn.Delete(f); err != nil && !errors.Is(err, unix.ENOENT) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"github.com/ti-mo/conntrack"
+	"golang.org/x/sys/unix"
 
 	"github.com/gpuhost/gpuhost/network/flow"
 	"github.com/gpuhost/gpuhost/network/netns"
@@ -103,4 +104,11 @@ func TestForget(t *testing.T) {
 	}
 	must(t, c.ForgetAddress(netip.MustParseAddr("127.0.0.1")))
 	check("an address at either end", "127.0.0.2>127.0.0.3")
+	send(t, f, "127.0.0.1", "127.0.0.3")
+	send(t, f, "127.0.0.3", "127.0.0.2")
+	must(t, c.ForgetPort(unix.IPPROTO_UDP, 10, netip.MustParseAddr("127.0.0.3")))
+	must(t, c.ForgetPort(unix.IPPROTO_TCP, 9, netip.MustParseAddr("127.0.0.3")))
+	check("another port, another protocol", "127.0.0.1>127.0.0.3", "127.0.0.2>127.0.0.3", "127.0.0.3>127.0.0.2")
+	must(t, c.ForgetPort(unix.IPPROTO_UDP, 9, netip.MustParseAddr("127.0.0.3")))
+	check("a port of one address", "127.0.0.3>127.0.0.2")
 }

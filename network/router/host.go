@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/gpuhost/gpuhost/network"
+	"github.com/gpuhost/gpuhost/network/flow"
 	"github.com/gpuhost/gpuhost/network/nft"
 	"github.com/gpuhost/gpuhost/network/ruleset"
 )
@@ -16,12 +17,13 @@ import (
 type hostSpace struct {
 	mu   sync.Mutex
 	nft  *nft.Conn
+	flow *flow.Conn
 	link *sharedLink
 }
 
 func (h *hostSpace) close() error {
 	h.link.close()
-	return h.nft.Close()
+	return errors.Join(h.flow.Close(), h.nft.Close())
 }
 
 func (k *Kernel) openHost() error {
@@ -38,8 +40,13 @@ func (k *Kernel) openHost() error {
 		shared.close()
 		return errors.Join(err, here.Close())
 	}
+	flows, err := flow.Open(here)
+	if err != nil {
+		shared.close()
+		return errors.Join(err, rules.Close(), here.Close())
+	}
 	k.here = here
-	k.host.nft, k.host.link = rules, shared
+	k.host.nft, k.host.flow, k.host.link = rules, flows, shared
 	return nil
 }
 
@@ -80,18 +87,25 @@ func (k *Kernel) LoadHost(_ context.Context, load network.HostArgs) error {
 	if err := k.noteOpened(load.Opened); err != nil {
 		return err
 	}
-	if load.Table == nil {
-		return k.host.nft.DeleteTable(ruleset.INet)
-	}
 	have, err := k.host.nft.Read(ruleset.INet)
 	if err != nil {
 		return err
 	}
-	changes := ruleset.Diff(have, load.Table)
+	if err := k.host.load(have, load.Table); err != nil {
+		return err
+	}
+	return forgetPorts(k.host.flow, network.Unpublished(have, load.Table))
+}
+
+func (h *hostSpace) load(have *ruleset.State, want *ruleset.Table) error {
+	if want == nil {
+		return h.nft.DeleteTable(ruleset.INet)
+	}
+	changes := ruleset.Diff(have, want)
 	if changes.Empty() {
 		return nil
 	}
-	return k.host.nft.Apply(changes)
+	return h.nft.Apply(changes)
 }
 
 // ForeignDrops lists the chains of others in the host's namespace that drop by

@@ -11,6 +11,7 @@ import (
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
 	"github.com/gpuhost/gpuhost/network"
+	"github.com/gpuhost/gpuhost/network/flow"
 	"github.com/gpuhost/gpuhost/network/netns"
 	"github.com/gpuhost/gpuhost/network/ruleset"
 )
@@ -39,11 +40,24 @@ func (k *Kernel) Load(_ context.Context, vpc spec.UID, load network.LoadArgs) er
 	if err != nil {
 		return err
 	}
+	gone := network.Unpublished(s.known.router, rules.Router)
 	if err := s.load(rules); err != nil {
+		return err
+	}
+	if err := forgetPorts(s.flow, gone); err != nil {
 		return err
 	}
 	for _, address := range load.Gone {
 		if err := s.flow.ForgetAddress(address); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func forgetPorts(conn *flow.Conn, gone []network.Published) error {
+	for _, p := range gone {
+		if err := conn.ForgetPort(p.Protocol, p.Port, p.To); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,91 @@
+package router_test
+
+import (
+	"net"
+	"testing"
+
+	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/network"
+)
+
+const port = 9000
+
+// publish makes exactly one of some endpoints publish the port, by UDP and TCP.
+func publish(to *network.Endpoint, all ...*network.Endpoint) {
+	for _, e := range all {
+		e.Publish = nil
+		if e == to {
+			e.Publish = []spec.Publish{{HostPort: port, Port: port, Protocol: "udp"}, {HostPort: port, Port: port, Protocol: "tcp"}}
+		}
+	}
+}
+
+// A port that moves serves its new owner, also a client that never stops sending.
+func TestAMovedPortLeavesItsFormerOwner(t *testing.T) {
+	w := newWorld(t, guardFirst)
+	a, b := w.vpc("vpca", 0), w.vpc("vpcb", 1)
+	w.endpoint(a, "aaa1", "10.0.1.10", "open")
+	w.endpoint(a, "aaa2", "10.0.1.11", "open")
+	w.endpoint(b, "bbb1", "10.0.1.10", "open")
+	owners := []*network.Endpoint{&a.Endpoints[0], &a.Endpoints[1], &b.Endpoints[0]}
+	sinks := map[*network.Endpoint]*net.UDPConn{}
+	for _, e := range owners {
+		sinks[e] = w.sink(string(e.Instance), port)
+	}
+	move := func(to *network.Endpoint) {
+		publish(to, owners...)
+		w.converge(a.UID, a)
+		w.converge(b.UID, b)
+		w.host([]*network.VPC{a, b})
+	}
+	move(owners[0])
+	var client net.Conn
+	w.in("internet", func() (err error) {
+		client, err = net.DialUDP("udp4", &net.UDPAddr{Port: 5555}, &net.UDPAddr{IP: net.ParseIP(hostAddress), Port: port})
+		return err
+	})
+	defer client.Close()
+	for i, e := range append(owners, owners[0]) {
+		move(e)
+		if _, err := client.Write(make([]byte, i+1)); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.receive(sinks[e], 1); got[0] != i+1 {
+			t.Errorf("move %d: %s received a datagram of %d bytes, want %d", i, e.Instance, got[0], i+1)
+		}
+	}
+}
+
+// A port that is no longer published serves nobody, also who was connected.
+func TestAnUnpublishedPortServesNobody(t *testing.T) {
+	for name, unpublish := range map[string]func(w *world, v *network.VPC){
+		"the host's first": func(w *world, v *network.VPC) { w.host([]*network.VPC{v}); w.converge(v.UID, v) },
+		"the VPC's first":  func(w *world, v *network.VPC) { w.converge(v.UID, v); w.host([]*network.VPC{v}) },
+		"only the host's":  func(w *world, v *network.VPC) { w.host([]*network.VPC{v}) },
+		"only the VPC's":   func(w *world, v *network.VPC) { w.converge(v.UID, v) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, guardFirst)
+			v := w.vpc("vpca", 0)
+			w.endpoint(v, "web1", "10.0.1.10", "open")
+			publish(&v.Endpoints[0], &v.Endpoints[0])
+			w.converge(v.UID, v)
+			w.host([]*network.VPC{v})
+			w.serve("web1", port)
+			live, _, err := w.dial("internet", hostAddress, port)
+			w.must(err)
+			defer live.Close()
+			inside, _, err := w.dial("web1", "10.0.1.10", port)
+			w.must(err)
+			defer inside.Close()
+			publish(nil, &v.Endpoints[0])
+			unpublish(w, v)
+			if echoes(live, refusal) {
+				t.Error("a connection to a port that is no longer published goes on")
+			}
+			if !echoes(inside, patience) {
+				t.Error("a connection inside was cut")
+			}
+		})
+	}
+}
