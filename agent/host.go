@@ -146,7 +146,9 @@ func (h *host) openStore(context.Context) error {
 	h.closing(h.store.Close)
 	h.metrics = telemetry.New(telemetry.BuildInfo{
 		Version: h.version().Version, Commit: h.version().Commit, GoVersion: h.version().Go,
-	}, telemetry.Options{Hostname: hostname()})
+	}, telemetry.Options{
+		Hostname: hostname(), WithoutDCGM: !h.config.Telemetry.DCGM, HostnameLabel: h.config.Telemetry.HostnameLabel,
+	})
 	return nil
 }
 

@@ -2,12 +2,9 @@ package agent
 
 import (
 	"context"
-	"net"
-	"net/http"
 	"time"
 
 	"github.com/gpuhost/gpuhost/agent/config"
-	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/reconcile"
 	"github.com/gpuhost/gpuhost/agent/spec"
 	"github.com/gpuhost/gpuhost/agent/telemetry"
@@ -161,25 +158,4 @@ func (h *host) judge(ctx context.Context, o *spec.Object, controls []spec.Contro
 			h.log.Error("fence", "object", o.Ref().String(), "error", err)
 		}
 	}
-}
-
-// serveMetrics answers Prometheus on the address of the settings.
-func (h *host) serveMetrics(ctx context.Context) error {
-	address := h.config.Metrics.Listen
-	if address == "" {
-		return nil
-	}
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		return fault.Wrap(fault.Conflict, "listen for metrics on "+address, err)
-	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", h.metrics.Handler())
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10}
-	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
-	defer stop()
-	if err := server.Serve(listener); err != http.ErrServerClosed {
-		return err
-	}
-	return nil
 }

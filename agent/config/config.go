@@ -10,6 +10,7 @@ import (
 // Config is every setting in force. Make one with [Load] or [Default].
 type Config struct {
 	Metrics   Metrics
+	Telemetry Telemetry
 	Log       Log
 	Runtime   Runtime
 	Programs  Programs
@@ -64,6 +65,12 @@ type Network struct {
 	MTU         int            // of tenants' interfaces; 0 is the uplink's less the overhead
 }
 
+// Telemetry says which names metrics have.
+type Telemetry struct {
+	DCGM          bool   // also those of the DCGM exporter
+	HostnameLabel string // how their label of the host's name is spelled
+}
+
 // Audit says how often isolation is proved and what follows from a failure.
 type Audit struct {
 	Interval time.Duration
@@ -107,14 +114,15 @@ const (
 // Default is every setting as it is without any file.
 func Default() *Config {
 	return &Config{
-		Metrics:  Metrics{Listen: "127.0.0.1:9877"},
-		Log:      Log{Level: "info", Format: "text"},
-		Runtime:  Runtime{Dir: "/usr/libexec/gpuhost"},
-		Programs: Programs{NVMLHelper: "/usr/libexec/gpuhost/nvml-helper", Warden: "/usr/libexec/gpuhost/warden"},
-		UIDs:     UIDs{PoolStart: 1_879_048_192, PoolSize: 268_304_384, Wardens: 2_147_418_112},
-		Network:  Network{TransitPool: netip.MustParsePrefix("100.127.0.0/16")},
-		Audit:    Audit{Interval: 50 * time.Second, Policy: PolicyFence},
-		API:      API{Group: "gpuhost", ViewGroup: "gpuhost-view"},
+		Metrics:   Metrics{Listen: "127.0.0.1:9877"},
+		Telemetry: Telemetry{DCGM: true, HostnameLabel: "hostname"},
+		Log:       Log{Level: "info", Format: "text"},
+		Runtime:   Runtime{Dir: "/usr/libexec/gpuhost"},
+		Programs:  Programs{NVMLHelper: "/usr/libexec/gpuhost/nvml-helper", Warden: "/usr/libexec/gpuhost/warden"},
+		UIDs:      UIDs{PoolStart: 1_879_048_192, PoolSize: 268_304_384, Wardens: 2_147_418_112},
+		Network:   Network{TransitPool: netip.MustParsePrefix("100.127.0.0/16")},
+		Audit:     Audit{Interval: 50 * time.Second, Policy: PolicyFence},
+		API:       API{Group: "gpuhost", ViewGroup: "gpuhost-view"},
 		Instances: Instances{
 			CPUs: 1000, Memory: 512 << 20, Pids: 1024, Shm: 64 << 20,
 		},

@@ -84,9 +84,9 @@ func TestLayers(t *testing.T) {
 	write(t, vendor+"/gpuhost.toml.d/20-b.toml", "[log]\nlevel = \"debug\"\n")
 	write(t, run+"/gpuhost.toml.d/20-b.toml", "# masks the one of the same name\n")
 	write(t, etc+"/gpuhost.toml.d/30-c.toml", "[metrics]\nlisten = \"127.0.0.1:2\"\n[network]\nmtu = 1_400\n")
-	write(t, etc+"/gpuhost.toml", "network.protected = [\"10.0.0.0/8\",\n \"192.168.0.0/16\"]\n[tenants.uids]\n1000 = \"acme\"\n1001 = \"beta\"\n")
+	write(t, etc+"/gpuhost.toml", "telemetry.dcgm = false\nnetwork.protected = [\"10.0.0.0/8\",\n \"192.168.0.0/16\"]\n[tenants.uids]\n1000 = \"acme\"\n1001 = \"beta\"\n")
 	c, err := Load(Options{
-		Root: root, Environ: []string{"GPUHOST_HOST=unix:///x", "GPUHOST_NETWORK_MTU=1300", "GPUHOST_IMAGES_LOCAL_REGISTRIES=127.0.0.1:5000", "GPUHOST_NETWORK_UPSTREAM_DNS=9.9.9.9, 1.1.1.1"},
+		Root: root, Environ: []string{"GPUHOST_HOST=unix:///x", "GPUHOST_NETWORK_MTU=1300", "GPUHOST_TELEMETRY_HOSTNAME_LABEL=Hostname", "GPUHOST_IMAGES_LOCAL_REGISTRIES=127.0.0.1:5000", "GPUHOST_NETWORK_UPSTREAM_DNS=9.9.9.9, 1.1.1.1"},
 		Flags: map[string]string{"images.disk_high": "95"},
 	})
 	if err != nil {
@@ -100,6 +100,7 @@ func TestLayers(t *testing.T) {
 	want.Network.UpstreamDNS = []netip.Addr{netip.MustParseAddr("9.9.9.9"), netip.MustParseAddr("1.1.1.1")}
 	want.Tenants.UIDs = map[string]string{"1000": "acme", "1001": "beta"}
 	want.Images.DiskHigh = 95
+	want.Telemetry = Telemetry{DCGM: false, HostnameLabel: "Hostname"}
 	want.Images.LocalRegistries = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:5000")}
 	if diff := cmp.Diff(want, c, compare()); diff != "" {
 		t.Error(diff)
@@ -111,14 +112,16 @@ func TestLayers(t *testing.T) {
 		}
 	}
 	wantOrigins := map[string]string{
-		"audit.policy":            "usr/lib/gpuhost/gpuhost.toml.d/10-a.toml:4",
-		"metrics.listen":          "etc/gpuhost.toml.d/30-c.toml:2",
-		"network.protected":       "etc/gpuhost.toml:1",
-		"tenants.uids":            "etc/gpuhost.toml:5",
-		"network.mtu":             "environment GPUHOST_NETWORK_MTU",
-		"network.upstream_dns":    "environment GPUHOST_NETWORK_UPSTREAM_DNS",
-		"images.local_registries": "environment GPUHOST_IMAGES_LOCAL_REGISTRIES",
-		"images.disk_high":        "flag",
+		"audit.policy":             "usr/lib/gpuhost/gpuhost.toml.d/10-a.toml:4",
+		"metrics.listen":           "etc/gpuhost.toml.d/30-c.toml:2",
+		"network.protected":        "etc/gpuhost.toml:2",
+		"tenants.uids":             "etc/gpuhost.toml:6",
+		"telemetry.dcgm":           "etc/gpuhost.toml:1",
+		"telemetry.hostname_label": "environment GPUHOST_TELEMETRY_HOSTNAME_LABEL",
+		"network.mtu":              "environment GPUHOST_NETWORK_MTU",
+		"network.upstream_dns":     "environment GPUHOST_NETWORK_UPSTREAM_DNS",
+		"images.local_registries":  "environment GPUHOST_IMAGES_LOCAL_REGISTRIES",
+		"images.disk_high":         "flag",
 	}
 	if diff := cmp.Diff(wantOrigins, origins); diff != "" {
 		t.Error(diff)
@@ -156,7 +159,10 @@ func TestBadSettings(t *testing.T) {
 		{"text for a number", "[network]\nmtu = \"1400\"\n", `f:2:1: network.mtu: is a text, not a number`},
 		{"text for a list", "[network]\nprotected = \"10.0.0.0/8\"\n", `f:2:1: network.protected: is a text, not a list`},
 		{"list of numbers", "[network]\nprotected = [10]\n", `f:2:1: network.protected: is a list with something other than texts, not a list`},
-		{"bool", "[log]\nlevel = true\n", `f:2:1: log.level: is true, false or a date, not a text`},
+		{"bool", "[log]\nlevel = true\n", `f:2:1: log.level: is true or false, not a text`},
+		{"date", "[log]\nlevel = 2026-11-24\n", `f:2:1: log.level: is a date, not a text`},
+		{"text for a bool", "[telemetry]\ndcgm = \"true\"\n", `f:2:1: telemetry.dcgm: is a text, not true or false`},
+		{"hostname label", "[telemetry]\nhostname_label = \"host\"\n", `f:2:1: telemetry.hostname_label: "host" is not one of hostname, Hostname`},
 		{"choice", "[audit]\npolicy = \"fense\"\n", `f:2:1: audit.policy: "fense" is not one of fence, report; the nearest is fence`},
 		{"host bits", "[network]\nprotected = [\"10.0.0.1/8\"]\n", `f:2:1: network.protected: "10.0.0.1/8" has bits beyond its prefix length; the network is 10.0.0.0/8`},
 		{"negative", "[network]\nmtu = -1\n", `f:2:1: network.mtu: "-1" is not between 0 and 65535`},

@@ -155,6 +155,8 @@ func rawOf(node *unstable.Node) raw {
 		return raw{kind: rawText, text: string(node.Data)}
 	case unstable.Integer, unstable.Float:
 		return raw{kind: rawNumber, text: string(node.Data)}
+	case unstable.Bool:
+		return raw{kind: rawBool, text: string(node.Data)}
 	case unstable.Array:
 		r := raw{kind: rawList}
 		for it := node.Children(); it.Next(); {

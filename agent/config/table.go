@@ -37,6 +37,10 @@ func table(c *Config) []setting {
 		{"metrics.listen", "Address that Prometheus scrapes, host:port. Empty turns it off.",
 			text(&c.Metrics.Listen, address)},
 
+		{"telemetry.dcgm", "Serve the DCGM exporter's names too, for dashboards made for it.", boolean(&c.Telemetry.DCGM)},
+		{"telemetry.hostname_label", "Their label with the host's name. The exporter wrote Hostname before May 2026, and hostname since.",
+			choice(&c.Telemetry.HostnameLabel, "hostname", "Hostname")},
+
 		{"log.level", "debug, info, warn or error.", choice(&c.Log.Level, "debug", "info", "warn", "error")},
 		{"log.format", "text or json.", choice(&c.Log.Format, "text", "json")},
 

@@ -26,7 +26,8 @@ type rawKind string
 const (
 	rawText   rawKind = "a text" // from the environment and from flags also everything else
 	rawNumber rawKind = "a number"
-	rawOther  rawKind = "true, false or a date"
+	rawBool   rawKind = "true or false"
+	rawOther  rawKind = "a date"
 	rawList   rawKind = "a list"
 	rawTable  rawKind = "a table"
 	rawPlain  rawKind = "a word" // from outside a file: of any kind
@@ -109,6 +110,17 @@ func number[T int | uint32](field *T, low, high int64) *one[T] {
 		return T(n), nil
 	}
 	return &one[T]{field, parse, func(v T) string { return strconv.FormatInt(int64(v), 10) }, []rawKind{rawNumber}}
+}
+
+func boolean(field *bool) *one[bool] {
+	parse := func(s string) (bool, error) {
+		on, err := strconv.ParseBool(s)
+		if err != nil {
+			return false, errors.New("is neither true nor false")
+		}
+		return on, nil
+	}
+	return &one[bool]{field, parse, strconv.FormatBool, []rawKind{rawBool}}
 }
 
 // many is a setting of several texts.
