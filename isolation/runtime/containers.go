@@ -141,9 +141,26 @@ func (c *Client) makeSnapshot(ctx context.Context, creation isolation.Creation, 
 	_, err = c.snapshots().Prepare(ctx, string(lease.UID), identity.ChainID(diffs).String(),
 		snapshots.WithLabels(labels), containerd.WithUserNSRemapperLabels(ids, ids))
 	if errdefs.IsAlreadyExists(err) {
-		return nil
+		return c.sameIDs(ctx, lease, ids[0])
 	}
 	return err
+}
+
+// sameIDs refuses a disk whose files belong to another range: with the lease's range
+// its tenant would be nobody there, and the range's next tenant its owner.
+func (c *Client) sameIDs(ctx context.Context, lease isolation.Lease, want specs.LinuxIDMapping) error {
+	disk, err := c.snapshots().Stat(ctx, string(lease.UID))
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprintf("%d:%d:%d", want.ContainerID, want.HostID, want.Size)
+	for _, label := range []string{snapshots.LabelSnapshotUIDMapping, snapshots.LabelSnapshotGIDMapping} {
+		if have := disk.Labels[label]; have != text {
+			return fault.New(fault.Invalid, "use disk of "+string(lease.UID), "its files are mapped %q, the tenant's range is %q", have, text).
+				WithHint("gpuhost reset %s --tenant %s makes its disk anew", lease.Name, lease.Tenant)
+		}
+	}
+	return nil
 }
 
 // record is the container as containerd keeps it.

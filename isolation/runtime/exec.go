@@ -123,19 +123,9 @@ func (h *ExecHandle) Start(ctx context.Context) (pid int, err error) {
 	ctx = h.client.tenant(ctx, h.tenant)
 	r, err := h.client.containerd.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: h.task, ExecID: h.id})
 	if err != nil {
-		return 0, startFault(h.what("start"), errgrpc.ToNative(err))
+		return 0, commandFault(h.what("start"), errgrpc.ToNative(err))
 	}
 	return int(r.Pid), nil
-}
-
-// startFault tells a command that is not there from a runtime that failed.
-func startFault(what string, err error) error {
-	for _, sign := range []string{"executable file not found", "no such file or directory", "permission denied"} {
-		if strings.Contains(err.Error(), sign) {
-			return fault.Wrap(fault.Invalid, what, err)
-		}
-	}
-	return wrap(what, err)
 }
 
 // Resize tells the terminal its size in characters.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -44,6 +45,11 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	if err := s.prepare(); err != nil {
 		return fault.Wrap(fault.Internal, "prepare containerd", err)
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	var bounding sync.WaitGroup
+	bounding.Go(func() { s.boundLog(ctx) })
+	defer bounding.Wait()
+	defer cancel()
 	pause := firstPause
 	for {
 		started := time.Now()
@@ -123,7 +129,7 @@ func (s *Supervisor) runOnce(ctx context.Context) error {
 }
 
 func (s *Supervisor) start(ctx context.Context) error {
-	output, err := os.OpenFile(s.config.logFile(), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	output, err := os.OpenFile(s.config.logFile(), logFlags|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}

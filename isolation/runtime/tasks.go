@@ -105,7 +105,7 @@ func (c *Client) CreateTask(ctx context.Context, tenant string, uid spec.UID) (i
 	return int(response.Pid), nil
 }
 
-// commandFault is wrap for the two calls in which runc looks at the command: one
+// commandFault is wrap for the calls in which runc looks at the command: one
 // that is not in the image is its writer's to mend, and trying again is no help.
 func commandFault(what string, err error) error {
 	_, why, found := strings.Cut(err.Error(), "exec: ")
@@ -115,7 +115,7 @@ func commandFault(what string, err error) error {
 	for _, wrong := range []string{"executable file not found", "no such file or directory", "permission denied", "is a directory", "exec format error"} {
 		if strings.Contains(why, wrong) {
 			return fault.New(fault.Invalid, what, "the command cannot be run: %s", why).
-				WithHint("correct the instance's command, or the image's entrypoint")
+				WithHint("correct the command, or the image's entrypoint")
 		}
 	}
 	return wrap(what, err)
