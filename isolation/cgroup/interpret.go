@@ -39,6 +39,25 @@ func (a Access) String() string {
 // filters do. What cannot be understood cannot be vouched for.
 var errForeign = errors.New("instruction no device filter needs")
 
+// meaning is what a register holds.
+type meaning int
+
+const (
+	isPlain   meaning = iota // a constant, or what was made of type and access
+	isNumber                 // the major or minor of the device, unchanged
+	isContext                // the address of struct bpf_cgroup_dev_ctx
+	isForeign                // an address that no filter needs
+)
+
+// value is what a register holds: device numbers may be copied and compared with
+// constants, and nothing else, or [Excess] could not know all that they decide.
+type value struct {
+	bits uint64
+	is   meaning
+}
+
+type registers [asm.RFP + 1]value
+
 // Decide runs a device program, as read from the kernel or assembled here, on
 // one question. It understands what runc's and our programs use: loads from the
 // context, 32- and 64-bit moves, and, shifts and forward jumps.
@@ -51,23 +70,27 @@ func Decide(insns asm.Instructions, a Access) (bool, error) {
 }
 
 func decide(insns asm.Instructions, targets []int, a Access) (bool, error) {
-	var reg [11]uint64
+	var reg registers
+	reg[asm.R1].is, reg[asm.RFP].is = isContext, isForeign
 	for pc := 0; pc < len(insns); {
 		ins := insns[pc]
 		next := pc + 1
 		switch class := ins.OpCode.Class(); {
 		case class == asm.LdXClass:
-			word, err := contextWord(ins, a)
+			word, err := contextWord(&reg, ins, a)
 			if err != nil {
 				return false, err
 			}
-			reg[ins.Dst] = uint64(word)
+			reg[ins.Dst] = word
 		case class.IsALU():
 			if err := calculate(&reg, ins); err != nil {
 				return false, err
 			}
 		case ins.OpCode.JumpOp() == asm.Exit:
-			return reg[asm.R0] != 0, nil
+			if reg[asm.R0].is != isPlain {
+				return false, fmt.Errorf("interpret a verdict that is no constant: %w", errForeign)
+			}
+			return reg[asm.R0].bits != 0, nil
 		case class.IsJump():
 			taken, err := jumps(&reg, ins)
 			if err != nil {
@@ -101,6 +124,9 @@ func jumpTargets(insns asm.Instructions) ([]int, error) {
 		if !ins.OpCode.Class().IsJump() || ins.OpCode.JumpOp() == asm.Exit {
 			continue
 		}
+		if ins.OpCode.JumpOp() == asm.Ja && ins.OpCode.Class() == asm.Jump32Class {
+			return nil, fmt.Errorf("interpret %v: %w", ins, errForeign) // its offset lies elsewhere
+		}
 		target := i + 1 + int(ins.Offset)
 		if ref := ins.Reference(); ref != "" {
 			at, ok := symbols[ref]
@@ -117,69 +143,78 @@ func jumpTargets(insns asm.Instructions) ([]int, error) {
 	return targets, nil
 }
 
-// contextWord loads from struct bpf_cgroup_dev_ctx, addressed by R1.
-func contextWord(ins asm.Instruction, a Access) (uint32, error) {
-	if ins.OpCode.Mode() == asm.MemMode && ins.OpCode.Size() == asm.Word && ins.Src == asm.R1 {
+// contextWord loads from struct bpf_cgroup_dev_ctx.
+func contextWord(reg *registers, ins asm.Instruction, a Access) (value, error) {
+	if ins.OpCode.Mode() == asm.MemMode && ins.OpCode.Size() == asm.Word && reg[ins.Src].is == isContext {
 		switch ins.Offset {
 		case 0:
-			return uint32(a.Mode)<<16 | uint32(a.Type), nil
+			return value{bits: uint64(a.Mode)<<16 | uint64(a.Type)}, nil
 		case 4:
-			return a.Major, nil
+			return value{uint64(a.Major), isNumber}, nil
 		case 8:
-			return a.Minor, nil
+			return value{uint64(a.Minor), isNumber}, nil
 		}
 	}
-	return 0, fmt.Errorf("interpret %v: %w", ins, errForeign)
+	return value{}, fmt.Errorf("interpret %v: %w", ins, errForeign)
 }
 
 // operand is the second value of a calculation or comparison; immediates are
 // sign-extended, as in the kernel.
-func operand(reg *[11]uint64, ins asm.Instruction) uint64 {
+func operand(reg *registers, ins asm.Instruction) value {
 	if ins.OpCode.Source() == asm.RegSource {
 		return reg[ins.Src]
 	}
-	return uint64(ins.Constant)
+	return value{bits: uint64(ins.Constant)}
 }
 
-func calculate(reg *[11]uint64, ins asm.Instruction) error {
-	value := operand(reg, ins)
-	switch ins.OpCode.ALUOp() {
-	case asm.Mov:
-	case asm.And:
-		value &= reg[ins.Dst]
-	case asm.RSh:
-		value = reg[ins.Dst] >> (value & 63)
-	default:
-		return fmt.Errorf("interpret %v: %w", ins, errForeign)
-	}
-	if ins.OpCode.Class() == asm.ALUClass {
-		value = uint64(uint32(value))
-	}
-	reg[ins.Dst] = value
-	return nil
-}
-
-func jumps(reg *[11]uint64, ins asm.Instruction) (bool, error) {
+func calculate(reg *registers, ins asm.Instruction) error {
 	left, right := reg[ins.Dst], operand(reg, ins)
-	if ins.OpCode.Class() == asm.Jump32Class {
-		left, right = uint64(uint32(left)), uint64(uint32(right))
+	narrow := ins.OpCode.Class() == asm.ALUClass
+	if narrow {
+		left.bits, right.bits = uint64(uint32(left.bits)), uint64(uint32(right.bits))
 	}
-	switch ins.OpCode.JumpOp() {
-	case asm.Ja:
+	op := ins.OpCode.ALUOp()
+	switch {
+	case ins.Offset != 0: // with a sign extended, since Linux 6.6
+	case op == asm.Mov && (right.is == isPlain || right.is == isNumber || !narrow):
+		reg[ins.Dst] = right // a device number has 32 bits
+		return nil
+	case left.is != isPlain || right.is != isPlain:
+	case op == asm.And:
+		reg[ins.Dst].bits = left.bits & right.bits
+		return nil
+	case op == asm.RSh && narrow:
+		reg[ins.Dst].bits = left.bits >> (right.bits & 31)
+		return nil
+	case op == asm.RSh:
+		reg[ins.Dst].bits = left.bits >> (right.bits & 63)
+		return nil
+	}
+	return fmt.Errorf("interpret %v: %w", ins, errForeign)
+}
+
+func jumps(reg *registers, ins asm.Instruction) (bool, error) {
+	op := ins.OpCode.JumpOp()
+	if op == asm.Ja {
 		return true, nil
-	case asm.JEq:
-		return left == right, nil
-	case asm.JNE:
-		return left != right, nil
-	default:
+	}
+	left, right := reg[ins.Dst], operand(reg, ins)
+	comparable := left.is == isPlain && right.is == isPlain ||
+		left.is == isNumber && ins.OpCode.Source() == asm.ImmSource
+	if !comparable || (op != asm.JEq && op != asm.JNE) {
 		return false, fmt.Errorf("interpret %v: %w", ins, errForeign)
 	}
+	if ins.OpCode.Class() == asm.Jump32Class {
+		left.bits, right.bits = uint64(uint32(left.bits)), uint64(uint32(right.bits))
+	}
+	return (left.bits == right.bits) == (op == asm.JEq), nil
 }
 
 // Excess lists what a program lets through beyond the permitted: one example
-// for each device. It is exhaustive: a filter compares numbers with constants
-// only, so it treats every number it does not name alike, and one such number
-// stands for all.
+// for each device. It is exhaustive: types and accesses are all tried, and device
+// numbers are compared with constants only (anything else is refused as foreign),
+// so a program treats every number it does not name alike. One that no device can
+// have stands for them: no permission is made for it alone.
 func Excess(insns asm.Instructions, permitted func(Access) bool) ([]Access, error) {
 	targets, err := jumpTargets(insns)
 	if err != nil {
@@ -187,8 +222,8 @@ func Excess(insns asm.Instructions, permitted func(Access) bool) ([]Access, erro
 	}
 	var excess []Access
 	numbers := distinct(insns)
-	for _, major := range numbers {
-		for _, minor := range numbers {
+	for _, major := range append(slices.Clip(numbers), unnamed(numbers, maxMajor)) {
+		for _, minor := range append(slices.Clip(numbers), unnamed(numbers, maxMinor)) {
 			found, err := firstExcess(insns, targets, major, minor, permitted)
 			if err != nil {
 				return nil, err
@@ -220,19 +255,24 @@ func firstExcess(insns asm.Instructions, targets []int, major, minor uint32, per
 	return nil, nil
 }
 
-// distinct gives every number the program compares with, and one it does not.
+// distinct gives every number that the program compares with.
 func distinct(insns asm.Instructions) []uint32 {
 	var numbers []uint32
 	for _, ins := range insns {
-		if ins.OpCode.Class().IsJump() && ins.OpCode.Source() == asm.ImmSource {
+		op := ins.OpCode.JumpOp()
+		if (op == asm.JEq || op == asm.JNE) && ins.OpCode.Source() == asm.ImmSource {
 			numbers = append(numbers, uint32(ins.Constant))
 		}
 	}
 	slices.Sort(numbers)
-	numbers = slices.Compact(numbers)
-	other := uint32(0)
+	return slices.Compact(numbers)
+}
+
+// unnamed is a number above the largest of the kernel's that is none of numbers.
+func unnamed(numbers []uint32, largest uint32) uint32 {
+	other := largest + 1
 	for slices.Contains(numbers, other) {
 		other++
 	}
-	return append(numbers, other)
+	return other
 }

@@ -1,7 +1,6 @@
 package cgroup
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -181,37 +180,6 @@ func TestTagDependsOnTheGrantNotOnItsOrder(t *testing.T) {
 		if diff := cmp.Diff(fmt.Sprint(one), fmt.Sprint(two)); diff != "" {
 			t.Fatalf("same grant, two programs:\n%s", diff)
 		}
-	})
-}
-
-func TestDecideRefusesWhatItDoesNotUnderstand(t *testing.T) {
-	for name, insns := range map[string]asm.Instructions{
-		"helper call":    {asm.FnGetCurrentPidTgid.Call(), asm.Return()},
-		"backward jump":  {asm.Mov.Imm(asm.R0, 1).WithSymbol("top"), asm.Ja.Label("top")},
-		"no end":         {asm.Mov.Imm(asm.R0, 1)},
-		"stack access":   {asm.LoadMem(asm.R0, asm.RFP, -8, asm.DWord), asm.Return()},
-		"wide immediate": {asm.LoadImm(asm.R0, 1<<40, asm.DWord), asm.Return()},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if allowed, err := Decide(insns, Access{}); err == nil {
-				t.Errorf("Decide = %v without an error", allowed)
-			}
-		})
-	}
-}
-
-func FuzzDecide(f *testing.F) {
-	var seed bytes.Buffer
-	if err := assemble(f, grant(0)).Marshal(&seed, byteOrder()); err != nil {
-		f.Fatal(err)
-	}
-	f.Add(seed.Bytes(), uint16(1), uint16(2), uint32(195), uint32(0))
-	f.Fuzz(func(t *testing.T, code []byte, kind, mode uint16, major, minor uint32) {
-		insns, err := asm.AppendInstructions(nil, bytes.NewReader(code), byteOrder(), "linux")
-		if err != nil {
-			return
-		}
-		_, _ = Decide(insns, Access{Type: kind, Mode: mode, Major: major, Minor: minor})
 	})
 }
 
