@@ -36,8 +36,7 @@ func (t *Tree) Controllers(context.Context) ([]string, error) {
 }
 
 // delegate enables the controllers on every level above dir and on dir itself,
-// whose child runc makes. Each goes alone: one that the kernel refuses (cpu with
-// real-time tasks about) must not take the others with it.
+// whose child runc makes.
 func (t *Tree) delegate(dir string) error {
 	below, err := filepath.Rel(t.paths.CgroupMount, dir)
 	if err != nil {
@@ -63,20 +62,33 @@ func enable(dir string) error {
 	if err != nil {
 		return err
 	}
-	for _, c := range wanted() {
-		if !slices.Contains(available, c) || slices.Contains(enabled, c) {
-			continue
-		}
-		err := os.WriteFile(file, []byte("+"+c), 0)
-		if errors.Is(err, unix.EBUSY) {
-			return fault.New(fault.Busy, "enable controller "+c, "%s holds processes itself: %w", dir, err).
-				WithHint("move them into a child cgroup: a unit with Delegate=yes does")
-		}
-		if err != nil {
-			return fmt.Errorf("enable controller %s on %s: %w", c, dir, err)
+	return enableEach(dir, missing(available, enabled), func(c string) error {
+		return os.WriteFile(file, []byte("+"+c), 0)
+	})
+}
+
+func missing(available, enabled []string) []string {
+	return slices.DeleteFunc(wanted(), func(c string) bool {
+		return !slices.Contains(available, c) || slices.Contains(enabled, c)
+	})
+}
+
+// enableEach goes one by one and to the end: a controller that the kernel refuses
+// (cpu with real-time tasks about) must not take the others with it. What was
+// refused is an error all the same, or an instance would run without a limit.
+func enableEach(dir string, controllers []string, write func(controller string) error) error {
+	var refused []error
+	for _, c := range controllers {
+		err := write(c)
+		switch {
+		case errors.Is(err, unix.EBUSY):
+			refused = append(refused, fault.New(fault.Busy, "enable controller "+c, "%s holds processes itself: %w", dir, err).
+				WithHint("move them into a child cgroup: a unit with Delegate=yes does"))
+		case err != nil:
+			refused = append(refused, fmt.Errorf("enable controller %s on %s: %w", c, dir, err))
 		}
 	}
-	return nil
+	return errors.Join(refused...)
 }
 
 func words(file string) ([]string, error) {
