@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	goruntime "runtime"
 	"strconv"
 	"syscall"
 
@@ -213,11 +212,15 @@ func (c *Client) build(creation isolation.Creation, config imagespec.Image) (*sp
 	if err != nil {
 		return nil, err
 	}
+	cpus, err := possibleCPUs()
+	if err != nil {
+		return nil, err
+	}
 	paths := c.config.Paths
 	paths.DriverTree = creation.DriverTree
 	return oci.Build(oci.Input{
 		Files: files, LockedMemory: locked, Lease: creation.Lease, Paths: paths, Image: config.Config, User: creation.User, Env: creation.Env,
-		Nodes: creation.Nodes, Controllers: creation.Controllers, CPUs: goruntime.NumCPU(),
+		Nodes: creation.Nodes, Controllers: creation.Controllers, CPUs: cpus,
 	})
 }
 
