@@ -17,7 +17,11 @@ func (a *app) planCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan [-f FILE]",
 		Short: "Print what would change and why; exit code 3 if anything would",
-		Args:  args(0, 0, "no arguments but -f FILE"),
+		Long: `Print what would change and why. Exit code 3 if anything would.
+
+What the agent found in order and has heard nothing of since is not looked at again; it looks at
+everything by itself every two minutes. gpuhost verify reads all of it from the kernel now.`,
+		Args: args(0, 0, "no arguments but -f FILE"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			objects, err := a.objectsOf(cmd.Context(), file)
 			if err != nil {
@@ -113,7 +117,9 @@ func (a *app) verifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify [-f FILE]",
 		Short: "Assert that the host is as wanted; exit code 3 if it is not",
-		Args:  args(0, 0, "no arguments but -f FILE"),
+		Long: `Assert that the host is as wanted. Exit code 3 if it is not. Everything is read from the kernel
+and the runtime now, nothing is taken from what the agent remembers.`,
+		Args: args(0, 0, "no arguments but -f FILE"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			objects, err := a.objectsOf(cmd.Context(), file)
 			if err != nil {
