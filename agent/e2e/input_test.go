@@ -5,16 +5,13 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-containerregistry/pkg/registry"
 	"golang.org/x/sys/unix"
 
 	"github.com/gpuhost/gpuhost/agent/config"
@@ -59,7 +56,11 @@ func TestBadInput(t *testing.T) {
 			part.settled()
 		})
 	}
-	t.Run("wrong credentials", func(t *testing.T) { wrongCredentials(t, h.of(t)) })
+	for _, token := range []bool{false, true} {
+		t.Run(fmt.Sprintf("wrong credentials, by token: %t", token), func(t *testing.T) { wrongCredentials(t, h.of(t), token) })
+	}
+	t.Run("an image that wants more than it is given", func(t *testing.T) { greedyImage(t, h.of(t)) })
+	t.Run("another manager's drop", func(t *testing.T) { foreignDrop(t, h.of(t)) })
 	t.Run("another writer was first", func(t *testing.T) { staleWrite(t, h.of(t)) })
 	t.Run("another agent", func(t *testing.T) { anotherAgent(t, h.of(t)) })
 	t.Run("a state file of a newer version", func(t *testing.T) { newerState(t, h) })
@@ -109,6 +110,12 @@ func badDocuments() []badInput {
 			document: strings.Repeat("---\n"+head+"Tenant\nmetadata: {name: x}\nspec: {}\n", 2)},
 		{name: "overlapping subnets", code: 2, says: []string{"overlap", "10.0.1.128/25"},
 			document: head + "Subnet\nmetadata: {tenant: acme, name: other}\nspec: {network: default, cidr: 10.0.1.128/25}\n"},
+		{name: "an object over its limit", code: 2, says: []string{"1MiB"},
+			document: head + "Instance\nmetadata: {tenant: acme, name: x}\nspec: {image: a, env: {A: " + strings.Repeat("a", 1<<20) + "}}\n"},
+		{name: "a document over its limit", code: 2, says: []string{"4MiB"},
+			document: strings.Repeat("# "+strings.Repeat("a", 1<<10)+"\n", 4<<10) + head + "Tenant\nmetadata: {name: x}\nspec: {}\n"},
+		{name: "a huge number", code: 2, says: []string{"gpus.count"},
+			document: head + "Instance\nmetadata: {tenant: acme, name: x}\nspec: {image: a, gpus: {count: 99999999999999999999}}\n"},
 		{name: "a rule for a group that is absent", code: 2, says: []string{"nobody"},
 			document: head + "SecurityGroup\nmetadata: {tenant: acme, name: x}\nspec: {ingress: [{action: accept, protocol: all, remote: \"sg:nobody\"}]}\n"},
 	}
@@ -153,41 +160,6 @@ func badImages(t *testing.T) []badInput {
 		{name: "image with a user out of range", args: run(archive(func(s *ociimage.Spec) { s.Config.User = "99999999999" })), code: 2, says: []string{"99999999999"}},
 		{name: "image with a work folder of a descriptor", args: run(archive(func(s *ociimage.Spec) { s.Config.WorkingDir = "/proc/self/fd/7" })), code: 2, says: []string{"/proc/self/fd/7"}},
 	}
-}
-
-// registryAddress is where a test's registry listens, in a network namespace that is
-// the test's own.
-const registryAddress = "127.0.0.1:5000"
-
-// wrongCredentials: a registry refuses, and neither log nor answer repeats what
-// was tried.
-func wrongCredentials(t *testing.T, h *host) {
-	const wrong = "wr0ng-pa55word"
-	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, password, _ := r.BasicAuth(); password != "right" {
-			w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
-			http.Error(w, "refused: "+r.Header.Get("Authorization"), http.StatusUnauthorized)
-			return
-		}
-		inner.ServeHTTP(w, r)
-	}))
-	server.Listener.Close()
-	var err error
-	if server.Listener, err = net.Listen("tcp", registryAddress); err != nil {
-		t.Fatal(err)
-	}
-	server.Start()
-	defer server.Close()
-	h.apply(fmt.Sprintf("{apiVersion: gpuhost/v1, kind: Secret, metadata: {tenant: acme, name: registry}, spec: {data: {username: robot, password: %s}}}", wrong))
-	out := h.expect(6, "run", "--tenant", "acme", "--name", "bad", "--memory", "64MiB", "--pull-secret", "registry",
-		registryAddress+"/app:1")
-	for where, text := range map[string]string{"the answer": out.String(), "the log": h.log(), "the events": h.expect(0, "events").stdout} {
-		if strings.Contains(text, wrong) {
-			t.Errorf("%s has the password", where)
-		}
-	}
-	h.expect(0, "rm", "--yes", "acme/bad")
 }
 
 // api asks the agent over its socket, as a program would.
