@@ -135,12 +135,24 @@ func (l *Loop) planGuarded(ctx context.Context, v *view, rec *recorder) (plan.Pl
 	if !v.decision.keeps() {
 		return v.plan(l.Network, l.Now())
 	}
-	if l.lanes.atRest(vpcLane + string(v.at.vpc.Metadata.UID)) {
-		if p, err := v.plan(l.Network, l.Now()); err != nil || p.Empty() {
-			return p, err
-		}
+	own, err := v.plan(l.Network, l.Now())
+	if err != nil {
+		return plan.Plan{}, err
 	}
-	if err := l.guard(ctx, v, rec); err != nil {
+	lane := vpcLane + string(v.at.vpc.Metadata.UID)
+	idle := func() bool { return own.Empty() && l.lanes.atRest(lane) }
+	if idle() {
+		return plan.Plan{}, nil
+	}
+	guarded := false
+	err = l.lanes.with(ctx, lane, func(ctx context.Context) error {
+		if idle() {
+			return nil // after a restart all of a VPC's instances wait here for the first of them
+		}
+		guarded = true
+		return l.guard(ctx, v, rec)
+	})
+	if err != nil || !guarded {
 		return plan.Plan{}, err
 	}
 	return v.plan(l.Network, l.Now())

@@ -49,22 +49,20 @@ func (l *Loop) bring(ctx context.Context, uid spec.UID, rec *recorder) (*network
 
 // guard makes sure that the rules of an instance are in force before anything of
 // it exists, its guard too where the kernel can bind one ahead of its link; else
-// attach makes it before the link comes up. It runs inside the instance's lane and records
-// there.
+// attach makes it before the link comes up. The caller, the instance's lane, holds the
+// VPC's lane; it is recorded with the instance.
 func (l *Loop) guard(ctx context.Context, v *view, rec *recorder) error {
 	uid := v.at.vpc.Metadata.UID
-	return l.lanes.with(ctx, vpcLane+string(uid), func(ctx context.Context) error {
-		want, err := l.bring(ctx, uid, rec)
-		if err != nil {
-			return err
-		}
-		if want == nil {
-			return fault.New(fault.Internal, "guard "+v.object.Ref().String(), "its VPC holds no endpoint")
-		}
-		v.vpc = *want
-		v.net, err = l.Network.Observe(ctx, uid)
+	want, err := l.bring(ctx, uid, rec)
+	if err != nil {
 		return err
-	})
+	}
+	if want == nil {
+		return fault.New(fault.Internal, "guard "+v.object.Ref().String(), "its VPC holds no endpoint")
+	}
+	v.vpc = *want
+	v.net, err = l.Network.Observe(ctx, uid)
+	return err
 }
 
 // convergeVPC brings one VPC's namespace and rules to want; nil removes it. The
