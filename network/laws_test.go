@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/gpuhost/gpuhost/agent/plan"
@@ -191,6 +192,36 @@ func TestTheRulesOfAnEndedLinkConverge(t *testing.T) {
 		}
 		if !p.Empty() {
 			t.Fatalf("the rules do not come to rest:\n%s", p.Text())
+		}
+	})
+}
+
+// What a planner remembers saves work and changes nothing: one that compiled other
+// versions before makes the rules that a new one makes.
+func TestMemoryChangesNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		planner := network.NewPlanner("h1")
+		marks := network.MarksOf(nil)
+		versions := []*network.VPC{drawVPC(t), drawVPC(t), drawVPC(t)}
+		for range rapid.IntRange(1, 6).Draw(t, "compilations") {
+			vpc := rapid.SampledFrom(versions).Draw(t, "version")
+			got, err := planner.Compile(*vpc, marks)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := network.NewPlanner("h1").Compile(*vpc, marks)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want.Router.Text()+want.Guard.Text(), got.Router.Text()+got.Guard.Text()); diff != "" {
+				t.Fatalf("a planner that remembers makes other rules (-new +remembering):\n%s", diff)
+			}
+			if diff := cmp.Diff(want.Marks, got.Marks); diff != "" {
+				t.Fatalf("and other epochs:\n%s", diff)
+			}
+			if rapid.Bool().Draw(t, "loaded") {
+				marks = network.MarksOf(got.Router.State())
+			}
 		}
 	})
 }

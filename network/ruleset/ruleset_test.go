@@ -151,8 +151,13 @@ func TestDiffLeadsFromAnyTableToAnyOther(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		k := newKernel()
 		var have *ruleset.State
+		var before *ruleset.Table
 		for range rapid.IntRange(1, 4).Draw(t, "versions") {
 			want := drawTable(t)
+			if before != nil && rapid.Bool().Draw(t, "shares") {
+				share(before, want)
+			}
+			before = want
 			changes := ruleset.Diff(have, want)
 			k.apply(t, changes)
 			if got := k.text(want); got != want.Text() {
@@ -164,6 +169,23 @@ func TestDiffLeadsFromAnyTableToAnyOther(t *testing.T) {
 			}
 		}
 	})
+}
+
+// share has a table hold the very chains and sets of another, where they are equal.
+func share(from, to *ruleset.Table) {
+	text := func(c *ruleset.Chain) string {
+		return (&ruleset.Table{Chains: []*ruleset.Chain{c}}).Text()
+	}
+	for _, old := range from.Chains {
+		if i := slices.IndexFunc(to.Chains, func(c *ruleset.Chain) bool { return text(c) == text(old) }); i >= 0 {
+			to.Chains[i] = old
+		}
+	}
+	for _, old := range from.Sets {
+		if i := slices.IndexFunc(to.Sets, func(s *ruleset.Set) bool { return cmp.Equal(s, old) }); i >= 0 {
+			to.Sets[i] = old
+		}
+	}
 }
 
 // text renders what the kernel holds in the order of want.
