@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/drivers/gpu"
 )
 
@@ -94,17 +95,12 @@ func xid(address string, code int, text string) (XID, bool) {
 	if err != nil {
 		return XID{}, false
 	}
-	return XID{PCI: pci, Code: code, Text: printable(text)}, true
+	return XID{PCI: pci, Code: code, Text: bounded(text)}, true
 }
 
-// printable: part of the text is the name of a tenant's process.
-func printable(text string) string {
-	text = strings.Map(func(r rune) rune {
-		if !strconv.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, text)
+// bounded: part of the text is the name of a tenant's process.
+func bounded(text string) string {
+	text = fault.Printable(text)
 	if len(text) > maxText {
 		text = strings.ToValidUTF8(text[:maxText], "")
 	}

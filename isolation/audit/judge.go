@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
 )
 
@@ -114,15 +115,5 @@ func brief(list []string) string {
 		more = fmt.Sprintf("; and %d more", len(list)-most)
 		list = list[:most]
 	}
-	return printable(strings.Join(list, "; ")) + more
-}
-
-// printable takes the sting out of what a tenant named.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == 0xFFFD {
-			return '?'
-		}
-		return r
-	}, text)
+	return fault.Printable(strings.Join(list, "; ")) + more
 }

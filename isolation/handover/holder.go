@@ -254,20 +254,11 @@ func describe(proc string, pid int) Holder {
 	dir := filepath.Join(proc, strconv.Itoa(pid))
 	h := Holder{PID: pid, Command: "?"}
 	if comm, err := os.ReadFile(filepath.Join(dir, "comm")); err == nil {
-		h.Command = printable(strings.TrimSuffix(string(comm), "\n"))
+		h.Command = fault.Printable(strings.TrimSuffix(string(comm), "\n"))
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(dir, &st); err == nil {
 		h.UID = st.Uid
 	}
 	return h
-}
-
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == 0xFFFD {
-			return '?'
-		}
-		return r
-	}, strings.ToValidUTF8(text, "?"))
 }
