@@ -152,7 +152,7 @@ func (h *host) image(edits ...func(*ociimage.Spec)) string {
 // lease is the n-th instance, of a tenant of its own, with the GPUs of those minors.
 func lease(n uint32, image string, minors ...uint32) isolation.Lease {
 	l := isolation.Lease{
-		UID: spec.UID(fmt.Sprintf("attack%02d", n)), Tenant: fmt.Sprintf("tenant-%d", n), Name: fmt.Sprintf("one-%d", n), Want: isolation.WantRunning,
+		UID: spec.UID(fmt.Sprintf("attack%c%c", 'a'+n/26, 'a'+n%26)), Tenant: fmt.Sprintf("tenant-%d", n), Name: fmt.Sprintf("one-%d", n), Want: isolation.WantRunning,
 		IDs:   isolation.IDRange{Start: 1_879_048_192 + n*65_536, Size: 65_536},
 		Image: image, Command: []string{"/bin/sleep", "1000"},
 		Limits: isolation.Limits{CPU: 1000, Memory: 256 << 20, Pids: 64, Shm: 4 << 20},

@@ -68,7 +68,7 @@ func healthy(t testing.TB) (Want, Facts) {
 	f := Facts{
 		TID:       4711,
 		Host:      Fact[Namespaces]{Value: namespaces("host")},
-		Peers:     Fact[map[spec.UID]Namespaces]{Value: map[spec.UID]Namespaces{"audit002": namespaces("peer")}},
+		Peers:     Fact[map[spec.UID]Namespaces]{Value: map[spec.UID]Namespaces{"auditaac": namespaces("peer")}},
 		Threads:   Fact[[]Thread]{Value: []Thread{process}},
 		NetOwner:  Fact[string]{Value: "task-user"},
 		UIDMap:    Fact[string]{Value: idMap},

@@ -77,7 +77,7 @@ func newHost(t testing.TB) *host {
 
 func newLease(n uint32, minors ...uint32) isolation.Lease {
 	l := isolation.Lease{
-		UID: spec.UID(fmt.Sprintf("audit%03d", n)), Tenant: "acme", Name: fmt.Sprintf("train-%d", n),
+		UID: spec.UID(fmt.Sprintf("auditaa%c", 'a'+n)), Tenant: "acme", Name: fmt.Sprintf("train-%d", n),
 		IDs:     isolation.IDRange{Start: 1_879_048_192 + n*65_536, Size: 65_536},
 		Command: []string{"/bin/busybox", "sh", "-c", "while :; do sleep 1; done"},
 		Limits:  isolation.Limits{CPU: 1000, Memory: 256 << 20, Pids: 64, Shm: 32 << 20},

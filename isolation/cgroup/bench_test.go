@@ -1,7 +1,6 @@
 package cgroup
 
 import (
-	"fmt"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -12,8 +11,8 @@ import (
 
 func BenchmarkMake(b *testing.B) {
 	tree, _ := newTree(b)
-	for i := 0; b.Loop(); i++ {
-		uid := spec.UID(fmt.Sprintf("b%07d", i))
+	for b.Loop() {
+		uid := spec.NewUID()
 		if err := tree.Make(b.Context(), lease(string(uid), 0, 1)); err != nil {
 			b.Fatal(err)
 		}

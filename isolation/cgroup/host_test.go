@@ -162,14 +162,45 @@ func TestFenceRefusesEveryNewOpen(t *testing.T) {
 
 func TestFenceOfNothingIsDone(t *testing.T) {
 	tree, _ := newTree(t)
-	if err := tree.Fence(t.Context(), "absent"); err != nil {
+	if err := tree.Fence(t.Context(), "bbbbbbbb"); err != nil {
 		t.Error(err)
 	}
-	if err := tree.Kill(t.Context(), "absent"); err != nil {
+	if err := tree.Kill(t.Context(), "bbbbbbbb"); err != nil {
 		t.Error(err)
 	}
-	if err := tree.Remove(t.Context(), "absent"); err != nil {
+	if err := tree.Remove(t.Context(), "bbbbbbbb"); err != nil {
 		t.Error(err)
+	}
+}
+
+// A uid that is none names the agent's own root, or a folder outside it.
+func TestWhatIsNoUIDIsRefused(t *testing.T) {
+	tree, paths := newTree(t)
+	l := lease("aaaaaaaa")
+	tenant := startOpener(t, withLeaf(t, tree, paths, l))
+	if err := os.Mkdir(filepath.Join(paths.CgroupMount, paths.CgroupRoot, "stranger-1"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, uid := range []spec.UID{"", ".", "..", "a/../../b", "wardens", "services"} {
+		for name, do := range map[string]func() error{
+			"Kill":    func() error { return tree.Kill(t.Context(), uid) },
+			"Remove":  func() error { return tree.Remove(t.Context(), uid) },
+			"Fence":   func() error { return tree.Fence(t.Context(), uid) },
+			"Make":    func() error { return tree.Make(t.Context(), lease(string(uid))) },
+			"Threads": func() error { _, err := tree.Threads(t.Context(), uid); return err },
+			"Outer":   func() error { _, err := tree.Outer(t.Context(), uid); return err },
+			"State":   func() error { _, err := tree.State(t.Context(), lease(string(uid))); return err },
+		} {
+			if do() == nil {
+				t.Errorf("%s of %q passed", name, uid)
+			}
+		}
+	}
+	if got := tenant.ask("/dev/null"); got != "ok" {
+		t.Errorf("the instance's process says %s", got)
+	}
+	if uids, err := tree.List(t.Context()); err != nil || !slices.Equal(uids, []spec.UID{l.UID}) {
+		t.Errorf("List = %v, %v", uids, err)
 	}
 }
 

@@ -58,8 +58,11 @@ func (e *SurvivorsError) Error() string {
 // Kill ends every process below the parent and returns once the kernel says
 // that none is left. When ctx ends first, the busy fault names the survivors.
 func (t *Tree) Kill(ctx context.Context, uid spec.UID) error {
-	dir := t.paths.CgroupDir(uid)
-	err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
+	dir, err := t.dir(uid)
+	if err != nil {
+		return err
+	}
+	err = os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
 	if gone(err) {
 		return nil
 	}

@@ -25,11 +25,11 @@ const (
 // Threads lists the live threads of an instance: of the leaf and all below the
 // parent but the agent's own canary.
 func (t *Tree) Threads(_ context.Context, uid spec.UID) ([]int, error) {
-	return members(t.paths.CgroupDir(uid), listThreads, t.canary(uid))
-}
-
-func (t *Tree) canary(uid spec.UID) string {
-	return filepath.Join(t.paths.CgroupMount, t.paths.CanaryCgroup(uid))
+	dir, err := t.dir(uid)
+	if err != nil {
+		return nil, err
+	}
+	return members(dir, listThreads, filepath.Join(t.paths.CgroupMount, t.paths.CanaryCgroup(uid)))
 }
 
 func pids(dir string) ([]int, error)    { return members(dir, listProcesses, "") }

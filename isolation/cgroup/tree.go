@@ -53,7 +53,10 @@ func (t *Tree) Make(_ context.Context, lease isolation.Lease) error {
 		return fault.New(fault.Temporary, "make cgroup of "+string(lease.UID), "the kernel module nvidia-uvm is not loaded, without which no GPU computes").
 			WithHint("modprobe nvidia-uvm")
 	}
-	dir := t.paths.CgroupDir(lease.UID)
+	dir, err := t.dir(lease.UID)
+	if err != nil {
+		return err
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fault.Wrap(fault.Internal, "make cgroup of "+string(lease.UID), err)
 	}
@@ -71,7 +74,7 @@ func (t *Tree) Make(_ context.Context, lease isolation.Lease) error {
 // Fence replaces the outer program by one that refuses everything. Opens that
 // happened before stay open: the holders are ended by Kill.
 func (t *Tree) Fence(_ context.Context, uid spec.UID) error {
-	dir, err := os.Open(t.paths.CgroupDir(uid))
+	dir, err := t.open(uid)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // no cgroup, no process. No later ENOENT means that.
 	}
@@ -88,7 +91,7 @@ func (t *Tree) rules(lease isolation.Lease) []Rule {
 
 // State reads the cgroup and compares its program with the lease's.
 func (t *Tree) State(_ context.Context, lease isolation.Lease) (isolation.CgroupState, error) {
-	dir, err := os.Open(t.paths.CgroupDir(lease.UID))
+	dir, err := t.open(lease.UID)
 	if errors.Is(err, fs.ErrNotExist) {
 		return isolation.CgroupState{}, nil
 	}
@@ -145,7 +148,7 @@ func classify(program Attached, grant []Rule) (isolation.Program, error) {
 // Effective reads every device program that the kernel asks for a process in
 // the task's leaf, runc's inner ones first.
 func (t *Tree) Effective(_ context.Context, uid spec.UID) ([]Attached, error) {
-	dir, err := os.Open(t.leaf(uid))
+	dir, err := t.openLeaf(uid)
 	if err != nil {
 		return nil, fmt.Errorf("open leaf cgroup of %s: %w", uid, err)
 	}
@@ -155,7 +158,7 @@ func (t *Tree) Effective(_ context.Context, uid spec.UID) ([]Attached, error) {
 
 // Outer reads the programs attached to the parent itself.
 func (t *Tree) Outer(_ context.Context, uid spec.UID) ([]Attached, error) {
-	dir, err := os.Open(t.paths.CgroupDir(uid))
+	dir, err := t.open(uid)
 	if err != nil {
 		return nil, fmt.Errorf("open cgroup of %s: %w", uid, err)
 	}
@@ -163,12 +166,32 @@ func (t *Tree) Outer(_ context.Context, uid spec.UID) ([]Attached, error) {
 	return attached(dir, 0)
 }
 
-func (t *Tree) leaf(uid spec.UID) string {
-	return filepath.Join(t.paths.CgroupMount, t.paths.TaskCgroup(uid))
+// dir is the parent cgroup of an instance. A uid that is none is refused in this
+// one place: "" would be the agent's root, and its end that of every instance.
+func (t *Tree) dir(uid spec.UID) (string, error) {
+	if !uid.Valid() || slices.Contains(ownCgroups(), string(uid)) {
+		return "", fault.New(fault.Internal, "find cgroup", "%q is no instance's uid", uid)
+	}
+	return t.paths.CgroupDir(uid), nil
+}
+
+func (t *Tree) open(uid spec.UID) (*os.File, error) {
+	dir, err := t.dir(uid)
+	if err != nil {
+		return nil, err
+	}
+	return os.Open(dir)
+}
+
+func (t *Tree) openLeaf(uid spec.UID) (*os.File, error) {
+	if _, err := t.dir(uid); err != nil {
+		return nil, err
+	}
+	return os.Open(filepath.Join(t.paths.CgroupMount, t.paths.TaskCgroup(uid)))
 }
 
 // List names the instances that have a parent cgroup here. Beside them lie the
-// cgroups of the agent's own processes, whose names are no uids.
+// cgroups of the agent's own processes.
 func (t *Tree) List(context.Context) ([]spec.UID, error) {
 	entries, err := os.ReadDir(filepath.Join(t.paths.CgroupMount, t.paths.CgroupRoot))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -179,8 +202,8 @@ func (t *Tree) List(context.Context) ([]spec.UID, error) {
 	}
 	var uids []spec.UID
 	for _, e := range entries {
-		if e.IsDir() && !slices.Contains(ownCgroups(), e.Name()) {
-			uids = append(uids, spec.UID(e.Name()))
+		if uid := spec.UID(e.Name()); e.IsDir() && uid.Valid() && !slices.Contains(ownCgroups(), e.Name()) {
+			uids = append(uids, uid)
 		}
 	}
 	return uids, nil
@@ -192,8 +215,11 @@ func ownCgroups() []string { return []string{"wardens", "services"} }
 // Remove deletes the parent and whatever empty cgroup is left below it. A
 // cgroup with processes is a busy fault that names them.
 func (t *Tree) Remove(_ context.Context, uid spec.UID) error {
-	dir := t.paths.CgroupDir(uid)
-	err := removeTree(dir)
+	dir, err := t.dir(uid)
+	if err != nil {
+		return err
+	}
+	err = removeTree(dir)
 	if !errors.Is(err, unix.EBUSY) {
 		return fault.Wrap(fault.Internal, "remove cgroup of "+string(uid), err)
 	}
