@@ -262,10 +262,10 @@ func (h *host) openLoop(ctx context.Context) error {
 		Settings: reconcile.Settings{
 			CPUs: h.cpus, Memory: h.memory, UIDStart: h.config.UIDs.PoolStart, UIDSize: h.config.UIDs.PoolSize,
 			TransitPool: h.config.Network.TransitPool, Protected: protected,
-			NetnsDir: h.layout.Netns, Nameserver: network.ServiceAddress().String(),
+			PublishPorts: h.config.Network.Publish, NetnsDir: h.layout.Netns, Nameserver: network.ServiceAddress().String(),
 			Small: smallInstance(h.config.Instances), Development: h.options.Sim != "",
 		},
-		Now: time.Now, Log: h.log, AtStep: crashPoint(),
+		Now: time.Now, Log: h.log, AtStep: crashPoint(), Listens: listens,
 	})
 	h.guard.loop = h.loop
 	return h.loop.Recover(ctx)

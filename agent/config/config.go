@@ -58,11 +58,12 @@ type UIDs struct {
 
 // Network is what tenants' networks share with the operator's.
 type Network struct {
-	Protected   []netip.Prefix // the operator's own; no tenant originates traffic to them
-	Uplink      string         // interface; "" is that of the default route
-	TransitPool netip.Prefix   // links between the host and its VPCs
-	UpstreamDNS []netip.Addr   // empty is the host's own resolv.conf
-	MTU         int            // of tenants' interfaces; 0 is the uplink's less the overhead
+	Protected   []netip.Prefix   // the operator's own; no tenant originates traffic to them
+	Uplink      string           // interface; "" is that of the default route
+	TransitPool netip.Prefix     // links between the host and its VPCs
+	Publish     []spec.PortRange // ports of the host that tenants may publish on
+	UpstreamDNS []netip.Addr     // empty is the host's own resolv.conf
+	MTU         int              // of tenants' interfaces; 0 is the uplink's less the overhead
 }
 
 // Telemetry says which names metrics have.
@@ -120,7 +121,7 @@ func Default() *Config {
 		Runtime:   Runtime{Dir: "/usr/libexec/gpuhost"},
 		Programs:  Programs{NVMLHelper: "/usr/libexec/gpuhost/nvml-helper", Warden: "/usr/libexec/gpuhost/warden"},
 		UIDs:      UIDs{PoolStart: 1_879_048_192, PoolSize: 268_304_384, Wardens: 2_147_418_112},
-		Network:   Network{TransitPool: netip.MustParsePrefix("100.127.0.0/16")},
+		Network:   Network{TransitPool: netip.MustParsePrefix("100.127.0.0/16"), Publish: []spec.PortRange{{First: 1024, Last: 65535}}},
 		Audit:     Audit{Interval: 50 * time.Second, Policy: PolicyFence},
 		API:       API{Group: "gpuhost", ViewGroup: "gpuhost-view"},
 		Instances: Instances{

@@ -66,6 +66,8 @@ func table(c *Config) []setting {
 			"They come from RFC 6598 (100.64.0.0/10), which neither private nor public networks use, and from the end\n" +
 			"of it, because carriers and overlay networks hand it out from the beginning.",
 			scalar(&c.Network.TransitPool, transitPool, netip.Prefix.String)},
+		{"network.publish_ports", "Ports of the host that tenants may publish on. Whoever may use the socket for everything is not bound to them.",
+			list(&c.Network.Publish, portRange, spec.PortRange.String)},
 		{"network.upstream_dns", "Resolvers that tenants' queries are passed on to. Empty: those of the host's /etc/resolv.conf.",
 			list(&c.Network.UpstreamDNS, netip.ParseAddr, netip.Addr.String)},
 		{"network.mtu", "MTU of tenants' interfaces. 0: the uplink's less what encapsulation needs.", mtu(&c.Network.MTU)},
@@ -169,6 +171,14 @@ func prefix(s string) (netip.Prefix, error) {
 		return p, fmt.Errorf("has bits beyond its prefix length; the network is %s", p.Masked())
 	}
 	return p, nil
+}
+
+func portRange(s string) (spec.PortRange, error) {
+	ranges, err := spec.ParsePorts(s)
+	if err != nil || len(ranges) != 1 {
+		return spec.PortRange{}, errors.New("is no port or range like 1024-65535")
+	}
+	return ranges[0], nil
 }
 
 func transitPool(s string) (netip.Prefix, error) {

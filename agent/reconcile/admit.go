@@ -20,6 +20,12 @@ type Admission struct {
 	Entries map[gpu.UUID]drivers.Entry
 	// Small are the resources of an instance that names none and holds no GPU.
 	Small spec.ResourcesSpec
+	// Bounded says that the caller may publish on Ports of the host only.
+	Bounded bool
+	Ports   []spec.PortRange
+	// Listens says whether something on the host answers on a port; nil where
+	// nobody can tell.
+	Listens func(spec.Publish) bool
 }
 
 // sharePids is how many processes an instance may have for each GPU it holds.
@@ -62,6 +68,9 @@ func (a Admission) Check(before, after []*spec.Object) error {
 		return err
 	}
 	if err := checkQuotas(after); err != nil {
+		return err
+	}
+	if err := a.checkPorts(before, after); err != nil {
 		return err
 	}
 	changed := newcomers(before, after)

@@ -102,3 +102,34 @@ func TestCompleteGivesTheShareByGPUs(t *testing.T) {
 		t.Errorf("what was written changed to %+v", asked.Resources)
 	}
 }
+
+func TestPublishedPortsOfTheHost(t *testing.T) {
+	on := func(ports ...uint16) []*spec.Object {
+		return world8(t, server(func(in *spec.InstanceSpec) {
+			for _, p := range ports {
+				in.Publish = append(in.Publish, spec.Publish{HostPort: p, Port: 80, Protocol: "tcp"})
+			}
+		}))
+	}
+	for _, row := range []struct {
+		name          string
+		before, after []*spec.Object
+		tenant        bool
+		want          fault.Kind
+	}{
+		{"a tenant's", on(), on(8080), true, ""},
+		{"a tenant's, of the host's own", on(), on(22), true, fault.Forbidden},
+		{"the operator's, of the host's own", on(), on(80), false, ""},
+		{"one that the host listens on", on(), on(8080, 2222), true, fault.Conflict},
+		{"one that the host listens on, the operator's", on(), on(2222), false, fault.Conflict},
+		{"one that is published already", on(22, 2222), on(22, 2222, 8080), true, ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			a := eightGPUs()
+			a.Bounded, a.Ports, a.Listens = row.tenant, []spec.PortRange{{First: 1024, Last: 65535}}, func(p spec.Publish) bool { return p.HostPort == 2222 }
+			if err := a.Check(row.before, row.after); fault.KindOf(err) != row.want {
+				t.Errorf("Check: %v, want %q", err, row.want)
+			}
+		})
+	}
+}

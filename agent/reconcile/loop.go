@@ -44,6 +44,8 @@ type Deps struct {
 	// AtStep is called before and after every step is applied; crash tests end the
 	// process there. May be nil.
 	AtStep func(when string, step plan.Step)
+	// Listens says whether something on the host answers on a port. May be nil.
+	Listens func(spec.Publish) bool
 }
 
 // Loop keeps the host as desired. Make one with New, then Run it once.

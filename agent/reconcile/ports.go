@@ -75,8 +75,9 @@ type Settings struct {
 	UIDStart, UIDSize uint32       // the pool of tenants' ranges
 	TransitPool       netip.Prefix // the pool of VPCs' transit links
 	Protected         []netip.Prefix
-	NetnsDir          string // where isolation pins namespaces
-	Nameserver        string // the resolver's address inside a VPC
+	PublishPorts      []spec.PortRange // of the host, for tenants
+	NetnsDir          string           // where isolation pins namespaces
+	Nameserver        string           // the resolver's address inside a VPC
 	// Small are the resources of an instance that names none and holds no GPU.
 	Small spec.ResourcesSpec
 	// Development lets instances run without the limits that the machine's cgroup

@@ -21,6 +21,8 @@ type WriteOptions struct {
 	Source spec.Source
 	Actor  string
 	DryRun bool
+	// ByTenant says that the caller is a tenant, whose published ports are bounded.
+	ByTenant bool
 	// CreateOnly refuses objects that exist already.
 	CreateOnly bool
 }
@@ -56,6 +58,7 @@ func (l *Loop) write(ctx context.Context, objects, drop []*spec.Object, how Writ
 	if err != nil {
 		return nil, err
 	}
+	admission.Bounded, admission.Ports = how.ByTenant, l.Settings.PublishPorts
 	full := l.complete(admission, before, objects)
 	applied, err := l.Store.Apply(ctx, how.Source, full, store.ApplyOptions{
 		DryRun: how.DryRun, Drop: drop,
@@ -186,6 +189,7 @@ func (l *Loop) admission(ctx context.Context, drop []*spec.Object) (Admission, e
 	}
 	return Admission{
 		CPUs: l.Settings.CPUs, Memory: l.Settings.Memory, GPUs: have.Inventory, Entries: promised(have, held), Small: l.Settings.Small,
+		Listens: l.Listens,
 	}, nil
 }
 

@@ -25,7 +25,7 @@ func (s Objects) Apply(ctx context.Context, who api.Caller, objects []*spec.Obje
 		objects = []*spec.Object{&o}
 	}
 	written, err := s.Loop.Write(ctx, objects, reconcile.WriteOptions{
-		Source: spec.SourceAPI, Actor: who.Name, DryRun: how.DryRun, CreateOnly: how.CreateOnly,
+		Source: spec.SourceAPI, Actor: who.Name, DryRun: how.DryRun, CreateOnly: how.CreateOnly, ByTenant: who.Role == api.RoleTenant,
 	})
 	if err != nil {
 		return api.ApplyResult{}, err

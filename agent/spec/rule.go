@@ -2,6 +2,7 @@ package spec
 
 import (
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
@@ -34,6 +35,17 @@ type PortRange struct {
 	First uint16
 	Last  uint16
 }
+
+// String writes the range as ParsePorts reads it.
+func (r PortRange) String() string {
+	if r.First == r.Last {
+		return strconv.Itoa(int(r.First))
+	}
+	return strconv.Itoa(int(r.First)) + "-" + strconv.Itoa(int(r.Last))
+}
+
+// Contains says whether the port is one of the range.
+func (r PortRange) Contains(port uint16) bool { return r.First <= port && port <= r.Last }
 
 // Remote is the other side of a rule. Exactly one field is set, none for "any".
 type Remote struct {
