@@ -60,6 +60,8 @@ func (l *lanes) run(ctx context.Context) {
 	}
 	l.mu.Unlock()
 	<-ctx.Done()
+	l.mu.Lock() // whoever still saw ctx hold has added its lane to the group
+	l.mu.Unlock()
 	l.group.Wait()
 }
 
