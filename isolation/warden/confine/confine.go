@@ -25,10 +25,18 @@ type Options struct {
 	// Calls are the system calls still allowed: [Pipes], [Accept] or [Network].
 	// Others fail with EPERM.
 	Calls []uint32
+	// Folder is the only one below which files may still be opened, made or removed,
+	// where the kernel has Landlock; "" is any.
+	Folder string
 }
 
 // Process confines all threads of this process, for good.
 func Process(o Options) error {
+	if o.Folder != "" { // before the ids go, which may not enter the folders above
+		if err := keepToFolder(o.Folder); err != nil {
+			return err
+		}
+	}
 	if err := dropIDs(o); err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ func Run(o Options, ready func()) error {
 	if err != nil {
 		return err
 	}
-	if err := confine.Process(confine.Options{UID: o.UID, GID: o.GID, Calls: confine.Pipes()}); err != nil {
+	if err := confine.Process(confine.Options{UID: o.UID, GID: o.GID, Calls: confine.Pipes(), Folder: o.Logs}); err != nil {
 		return err
 	}
 	ready()
