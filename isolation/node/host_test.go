@@ -214,3 +214,21 @@ func TestNodeBehindReadOnlyBind(t *testing.T) {
 		t.Errorf("open = %v, want ENXIO: no driver, but let through", err)
 	}
 }
+
+func TestWhatIsNoUIDIsRefused(t *testing.T) {
+	s, paths := open(t)
+	if err := s.Make(t.Context(), lease(0)); err != nil {
+		t.Fatal(err)
+	}
+	for _, uid := range []spec.UID{"", ".", "..", "aaaaaaaa/..", "../aaaaaaaa"} {
+		if err := s.Remove(t.Context(), uid); err == nil {
+			t.Errorf("Remove of %q passed", uid)
+		}
+		if err := s.Make(t.Context(), isolation.Lease{UID: uid}); err == nil {
+			t.Errorf("Make of %q passed", uid)
+		}
+	}
+	if got := state(t, s, lease(0)); !got.Complete {
+		t.Errorf("afterwards %s holds %+v", paths.Nodes, got)
+	}
+}

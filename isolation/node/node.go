@@ -26,7 +26,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -41,7 +40,8 @@ const (
 	// folderMode lets the mapped root pass but not list; who lacks the name of an
 	// instance finds nothing.
 	folderMode = 0o711
-	// tmpfsOptions bound what a defect could fill; 4,096 inodes are 500 instances of 8 GPUs.
+	// tmpfsOptions bound what a defect could fill; 4,096 inodes are some 370 instances of 8 GPUs,
+	// which take 11 each: the folder, nvidiactl, nvidia-uvm and the GPUs'.
 	tmpfsOptions = "mode=0711,size=1m,nr_inodes=4096"
 )
 
@@ -132,7 +132,10 @@ func (s *Store) Make(_ context.Context, lease isolation.Lease) error {
 }
 
 func (s *Store) make(lease isolation.Lease) error {
-	dir := s.paths.NodeDir(lease.UID)
+	dir, err := s.dir(lease.UID)
+	if err != nil {
+		return err
+	}
 	if err := os.MkdirAll(dir, folderMode); err != nil {
 		return err
 	}
@@ -216,7 +219,10 @@ func isNode(st unix.Stat_t, n isolation.Node) bool {
 // the lease's grant with the right owner and mode, and nothing else.
 func (s *Store) State(_ context.Context, lease isolation.Lease) (isolation.NodesState, error) {
 	want := isolation.Grant(lease, s.uvmMajor())
-	dir := s.paths.NodeDir(lease.UID)
+	dir, err := s.dir(lease.UID)
+	if err != nil {
+		return isolation.NodesState{}, err
+	}
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return isolation.NodesState{Complete: len(want) == 0}, nil
@@ -240,11 +246,24 @@ func (s *Store) State(_ context.Context, lease isolation.Lease) (isolation.Nodes
 
 // Remove removes the instance's folder.
 func (s *Store) Remove(_ context.Context, uid spec.UID) error {
-	return fault.Wrap(fault.Internal, "remove device nodes of "+string(uid), os.RemoveAll(s.paths.NodeDir(uid)))
+	dir, err := s.dir(uid)
+	if err != nil {
+		return err
+	}
+	return fault.Wrap(fault.Internal, "remove device nodes of "+string(uid), os.RemoveAll(dir))
 }
 
-// List names the instances that have a folder here. Names that begin with a dot
-// are the audit's own.
+// dir is the folder of an instance. A uid that is none is refused in this one
+// place: "" would be the folder of all.
+func (s *Store) dir(uid spec.UID) (string, error) {
+	if !uid.Valid() {
+		return "", fault.New(fault.Internal, "find device nodes", "%q is no instance's uid", uid)
+	}
+	return s.paths.NodeDir(uid), nil
+}
+
+// List names the instances that have a folder here. Beside them lies the audit's
+// own, whose name is no uid.
 func (s *Store) List(context.Context) ([]spec.UID, error) {
 	entries, err := os.ReadDir(s.paths.Nodes)
 	if err != nil {
@@ -252,8 +271,8 @@ func (s *Store) List(context.Context) ([]spec.UID, error) {
 	}
 	var uids []spec.UID
 	for _, e := range entries {
-		if e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
-			uids = append(uids, spec.UID(e.Name()))
+		if uid := spec.UID(e.Name()); e.IsDir() && uid.Valid() {
+			uids = append(uids, uid)
 		}
 	}
 	return uids, nil

@@ -261,8 +261,11 @@ func (c *Client) Delete(ctx context.Context, tenant string, uid spec.UID, disk i
 	if tenant == "" {
 		return nil // only the kernel knows of it: containerd keeps nothing without a tenant
 	}
-	ctx = c.tenant(ctx, tenant)
 	what := "delete container " + string(uid)
+	if !uid.Valid() { // the folder of no uid is that of all
+		return fault.New(fault.Internal, what, "%q is no instance's uid", uid)
+	}
+	ctx = c.tenant(ctx, tenant)
 	if err := os.RemoveAll(c.config.Paths.EtcDir(uid)); err != nil {
 		return wrap(what, err)
 	}

@@ -214,8 +214,11 @@ func (c *Client) DeleteTask(ctx context.Context, tenant string, uid spec.UID) er
 	if tenant == "" {
 		return nil // only the kernel knows of it: containerd keeps nothing without a tenant
 	}
-	ctx = c.tenant(ctx, tenant)
 	what := "delete task " + string(uid)
+	if !uid.Valid() { // the folder of no uid is that of all
+		return fault.New(fault.Internal, what, "%q is no instance's uid", uid)
+	}
+	ctx = c.tenant(ctx, tenant)
 	_, err := c.containerd.TaskService().Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: string(uid)})
 	if err = errgrpc.ToNative(err); err != nil && !errdefs.IsNotFound(err) {
 		return wrap(what, err)
