@@ -43,8 +43,8 @@ func TestBudget(t *testing.T) {
 	})
 }
 
-// TestAFloodWaits has no time pass: a task that never stops writing gets its burst
-// written and then waits in its own write.
+// TestAFloodWaits has no time pass: a task that never stops writing gets what is left of its
+// budget written and then waits in its own write.
 func TestAFloodWaits(t *testing.T) {
 	pipes, logs := t.TempDir(), t.TempDir()
 	for _, name := range []string{fifo.Stdout, fifo.Stderr} {
@@ -56,8 +56,9 @@ func TestAFloodWaits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	const left = 1 << 20
 	now := time.Unix(1_800_000_000, 0)
-	w.clock = func() time.Time { return now }
+	w.clock, w.budget = func() time.Time { return now }, &budget{left: left, until: now}
 	ended := make(chan struct{})
 	go func() { defer close(ended); w.run() }()
 
@@ -75,7 +76,7 @@ func TestAFloodWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer read.Close()
-	for seen := 0; seen < burst; {
+	for seen := 0; seen < left; {
 		e, err := read.Next(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -93,9 +94,9 @@ func TestAFloodWaits(t *testing.T) {
 		t.Errorf("the flood ended with %v", err)
 	}
 	// The last read, and what the pipe held at the end.
-	const most = burst + len(w.scratch) + drainLimit
-	if size := folderSize(t, logs); size < burst || size > 2*most {
-		t.Errorf("%d bytes of log, want at least %d and not much more", size, burst)
+	const most = left + len(w.scratch) + drainLimit
+	if size := folderSize(t, logs); size < left || size > 2*most {
+		t.Errorf("%d bytes of log, want at least %d and not much more", size, left)
 	}
 }
 

@@ -68,7 +68,7 @@ func prepare(o Options) (*warden, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open log folder: %w", err)
 	}
-	w := &warden{clock: time.Now}
+	w := &warden{clock: time.Now, budget: newBudget(time.Now())}
 	if w.lock, err = takeLock(root); err != nil {
 		return nil, err
 	}
@@ -145,7 +145,6 @@ func stopPipe() (int, error) {
 func (w *warden) run() {
 	q := newQueue(w.writer)
 	defer q.close()
-	w.budget = newBudget(w.clock())
 	state := []unix.PollFd{
 		{Fd: int32(w.streams[0].fd), Events: unix.POLLIN},
 		{Fd: int32(w.streams[1].fd), Events: unix.POLLIN},
