@@ -129,49 +129,6 @@ func TestHostileImages(t *testing.T) {
 	}
 }
 
-func TestVerifyRefuses(t *testing.T) {
-	major := int64(1)
-	for _, tt := range []struct {
-		name   string
-		change func(*specs.Spec)
-	}{
-		{"hook", func(s *specs.Spec) { s.Hooks = &specs.Hooks{} }},
-		{"device", func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/kmsg"}} }},
-		{"mount", func(s *specs.Spec) {
-			s.Mounts = append(s.Mounts, specs.Mount{Source: "/", Destination: "/host", Type: "bind"})
-		}},
-		{"mount option", func(s *specs.Spec) { s.Mounts[0].Options = nil }},
-		{"capability", func(s *specs.Spec) {
-			s.Process.Capabilities.Bounding = append(s.Process.Capabilities.Bounding, "CAP_SYS_ADMIN")
-		}},
-		{"ambient capability", func(s *specs.Spec) { s.Process.Capabilities.Ambient = []string{"CAP_CHOWN"} }},
-		{"no capabilities section", func(s *specs.Spec) { s.Process.Capabilities = nil }},
-		{"new privileges", func(s *specs.Spec) { s.Process.NoNewPrivileges = false }},
-		{"host network", func(s *specs.Spec) { s.Linux.Namespaces = s.Linux.Namespaces[:5] }},
-		{"joined namespace", func(s *specs.Spec) { s.Linux.Namespaces[1].Path = "/proc/1/ns/pid" }},
-		{"other ids", func(s *specs.Spec) { s.Linux.UIDMappings[0].HostID = 0 }},
-		{"no seccomp", func(s *specs.Spec) { s.Linux.Seccomp = nil }},
-		{"allowing seccomp", func(s *specs.Spec) { s.Linux.Seccomp.DefaultAction = specs.ActAllow }},
-		{"unmasked", func(s *specs.Spec) { s.Linux.MaskedPaths = s.Linux.MaskedPaths[1:] }},
-		{"other cgroup", func(s *specs.Spec) { s.Linux.CgroupsPath = "/" }},
-		{"device rule", func(s *specs.Spec) {
-			s.Linux.Resources.Devices = append(s.Linux.Resources.Devices, specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: &major, Access: "rw"})
-		}},
-		{"mknod", func(s *specs.Spec) { s.Linux.Resources.Devices[1].Access = "rwm" }},
-		{"user", func(s *specs.Spec) { s.Process.User.UID = 70000 }},
-		{"shared propagation", func(s *specs.Spec) { s.Linux.RootfsPropagation = "shared" }},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			in := testInput()
-			s := build(t, in)
-			tt.change(s)
-			if err := Verify(s, in); !fault.Is(err, fault.Invalid) {
-				t.Errorf("error %v", err)
-			}
-		})
-	}
-}
-
 func TestLeaseWithoutARangeIsRefused(t *testing.T) {
 	for _, ids := range []isolation.IDRange{{}, {Start: 0, Size: 65_536}, {Start: 1_879_048_192, Size: 1}} {
 		in := testInput()
