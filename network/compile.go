@@ -72,7 +72,9 @@ func (p *Planner) Compile(vpc VPC, have Marks) (*Rules, error) {
 		return p.last.rules, nil
 	}
 	c.allocation = newAllocation(have, c.wanted())
-	c.assemble()
+	if err := c.assemble(); err != nil {
+		return nil, err
+	}
 	p.forget(c)
 	rules := *c.rules
 	c.rules.Stale = nil // once is enough: flows of the new epoch bear the same marks
@@ -232,8 +234,8 @@ func (c *compilation) wanted() map[string]string {
 	return wanted
 }
 
-// assemble puts the tables together.
-func (c *compilation) assemble() {
+// assemble puts the tables together. The error names what is too much.
+func (c *compilation) assemble() error {
 	router := &ruleset.Table{Family: ruleset.INet, Name: c.planner.table}
 	if before := c.planner.last; before != nil { // it will be about as long
 		router.Sets = make([]*ruleset.Set, 0, len(before.rules.Router.Sets)+8)
@@ -241,7 +243,10 @@ func (c *compilation) assemble() {
 	}
 	for i, list := range c.roster.lists {
 		for _, s := range []side{inbound(), outbound()} {
-			compiled := c.policy(s, list, c.digests[i][s.half()])
+			compiled, err := c.policy(s, list, c.digests[i][s.half()])
+			if err != nil {
+				return fmt.Errorf("security groups %s: %w", strings.Join(list.groups, ", "), err)
+			}
 			router.Sets = append(router.Sets, compiled.sets...)
 			router.Chains = append(router.Chains, compiled.chains...)
 		}
@@ -257,21 +262,26 @@ func (c *compilation) assemble() {
 	guard := guardTable(c.planner.table)
 	guard.Counters, guard.Chains = []string{spoofCounter}, c.roster.guards
 	c.rules = &Rules{Guard: guard, Router: router, Marks: marks, Stale: c.allocation.stale}
+	return nil
 }
 
-func (c *compilation) policy(s side, list groupList, digest string) compiledPolicy {
+func (c *compilation) policy(s side, list groupList, digest string) (compiledPolicy, error) {
 	chain := list.chains[s.half()]
 	stamp := c.allocation.stamp(s, chain, digest)
 	if known, there := c.planner.policies[chain]; there && known.stamp == stamp {
-		return known
+		return known, nil
 	}
 	var rules []policy.Rule
 	for _, name := range list.groups {
 		rules = append(rules, c.groups[name].rules(s)...)
 	}
-	compiled := compilePolicy(s, chain, stamp, policy.Compile(rules))
+	program, err := policy.Compile(rules)
+	if err != nil {
+		return compiledPolicy{}, err
+	}
+	compiled := compilePolicy(s, chain, stamp, program)
 	c.planner.policies[chain] = compiled
-	return compiled
+	return compiled, nil
 }
 
 // generation names the meaning of everything loaded, whatever epochs it got.

@@ -21,6 +21,7 @@ const (
 	maxCount      = 1_000_000
 	maxGroups     = 16
 	maxPublish    = 1024
+	maxEntries    = 5000 // of one direction of a group; what groups bound together may come to, network/policy says
 	maxStopGrace  = Duration(time.Hour)
 	maxUserID     = 65_535 // of the tenant's range
 	maxOvercommit = 100
@@ -212,8 +213,13 @@ func unusable() []netip.Prefix {
 }
 
 func (c *checker) rules(path string, rules []Rule) {
+	entries := 0
 	for i, r := range rules {
 		if c.first != nil {
+			return
+		}
+		if entries += 1 + strings.Count(r.Ports, ","); entries > maxEntries {
+			c.invalid(path, "there are more than %d entries, each port or range of a rule counted as one", maxEntries)
 			return
 		}
 		c.rule(indexed(path, i), r)

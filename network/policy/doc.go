@@ -3,7 +3,7 @@
 // compiled form must equal. It is pure.
 //
 //	rules, err := policy.Parse(group.Ingress)
-//	program := policy.Compile(rules) // disjoint boxes and group lookups, in order
+//	program, err := policy.Compile(rules) // disjoint boxes and group lookups, in order
 //
 // A kernel set cannot hold "first match decides" for overlapping networks and
 // ports, so an ordered list becomes boxes that do not overlap. A rule that names

@@ -22,6 +22,7 @@ func TestParse(t *testing.T) {
 	}{
 		{"ports and network", ok, "accept proto 6-6 ports 22-22 80-80 8000-9000 0a010000-0a01ffff", ""},
 		{"host bits are masked", with(func(r *spec.Rule) { r.Remote = "10.1.2.3/16" }), "accept proto 6-6 ports 22-22 80-80 8000-9000 0a010000-0a01ffff", ""},
+		{"ports that overlap, touch, are out of order", with(func(r *spec.Rule) { r.Ports = "90-95,80-85,86,83-88,7" }), "accept proto 6-6 ports 7-7 80-88 90-95 0a010000-0a01ffff", ""},
 		{"whole internet", with(func(r *spec.Rule) { r.Remote, r.Ports = "0.0.0.0/0", "" }), "accept proto 6-6 ports 0-65535 00000000-ffffffff", ""},
 		{"any", spec.Rule{Action: "drop", Protocol: "all", Remote: "any"}, "drop proto 0-255 ports 0-65535 00000000-ffffffff", ""},
 		{"range", spec.Rule{Action: "drop", Protocol: "gre", Remote: "10.0.0.5-10.0.0.9"}, "drop proto 47-47 ports 0-65535 0a000005-0a000009", ""},
@@ -87,7 +88,10 @@ func members(group string, a netip.Addr) bool {
 func TestCompiledEqualsNaive(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rules := rapid.SliceOfN(rapid.Custom(drawRule), 0, 40).Draw(t, "rules")
-		program := policy.Compile(rules)
+		program, err := policy.Compile(rules)
+		if err != nil {
+			t.Fatal(err)
+		}
 		checkDisjoint(t, program)
 		for range 60 {
 			p := policy.Packet{
@@ -119,8 +123,49 @@ func checkDisjoint(t *rapid.T, program policy.Program) {
 }
 
 func TestEmptyListDeniesWithoutALookup(t *testing.T) {
-	if got := policy.Compile(nil); len(got) != 0 {
-		t.Errorf("Compile(nil) = %v, want nothing", got)
+	if got, err := policy.Compile(nil); len(got) != 0 || err != nil {
+		t.Errorf("Compile(nil) = %v, %v, want nothing", got, err)
+	}
+}
+
+// Rules of one list are bounded, whatever they are made of: nobody's rules occupy
+// the host for longer than it takes to find that out.
+func TestCompileIsBounded(t *testing.T) {
+	tcp := policy.Protocols{From: 6, To: 6}
+	many := make([]policy.Ports, 64)
+	for i := range many {
+		many[i] = policy.Ports{From: uint16(2 * i), To: uint16(2 * i)}
+	}
+	at := func(i int) policy.Addresses { return policy.Addresses{From: uint32(2 * i), To: uint32(2 * i)} }
+	apart := func(i int) policy.Rule { return policy.Rule{Protocols: tcp, Ports: many[:1], Remote: at(i)} }
+	crossing := func(i int) policy.Rule { // one port of all, or all ports of one
+		if i%2 == 0 {
+			return policy.Rule{Protocols: tcp, Ports: []policy.Ports{{From: uint16(i), To: uint16(i)}}, Remote: policy.Addresses{To: 1<<32 - 1}}
+		}
+		return policy.Rule{Protocols: tcp, Ports: []policy.Ports{{To: 65535}}, Remote: at(i)}
+	}
+	tests := []struct {
+		name string
+		n    int
+		rule func(i int) policy.Rule
+		kind fault.Kind
+	}{
+		{"the most there may be", policy.MaxEntries, apart, ""},
+		{"one more", policy.MaxEntries + 1, apart, fault.Exhausted},
+		{"few rules that cross each other", 600, crossing, fault.Exhausted},
+		{"rules that name a group", policy.MaxEntries/64 + 1, func(int) policy.Rule { return policy.Rule{Protocols: tcp, Ports: many, Group: "web"} }, fault.Exhausted},
+		{"five groups of 100 rules of 64 ports", 500, func(i int) policy.Rule { return policy.Rule{Protocols: tcp, Ports: many, Remote: at(i)} }, fault.Exhausted},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			rules := make([]policy.Rule, tt.n)
+			for i := range rules {
+				rules[i] = tt.rule(i)
+			}
+			if _, err := policy.Compile(rules); fault.KindOf(err) != tt.kind {
+				t.Errorf("Compile: %v, want kind %q", err, tt.kind)
+			}
+		})
 	}
 }
 
@@ -136,6 +181,8 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		policy.Compile(rules)
+		if _, err := policy.Compile(rules); err != nil {
+			t.Fatal(err)
+		}
 	})
 }

@@ -4,6 +4,8 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+
+	"github.com/gpuhost/gpuhost/agent/fault"
 )
 
 // Packet is what a rule looks at: the remote end's address, the protocol, and
@@ -82,14 +84,21 @@ func (g Program) Evaluate(members Members, p Packet) Verdict {
 	return Drop
 }
 
+// MaxEntries bounds a compiled list: boxes, and port ranges of rules that name a
+// group. The time to compile grows with its square.
+const MaxEntries = 10_000
+
 // Compile turns an ordered list into segments of disjoint boxes. The lists of
-// several groups bound to one instance are simply concatenated before.
-func Compile(rules []Rule) Program {
+// several groups bound to one instance are simply concatenated before. One that
+// comes to more than MaxEntries is exhausted.
+func Compile(rules []Rule) (Program, error) {
 	var program Program
 	var boxes []Box
+	entries := 0 // of the segments before
 	flush := func() {
 		if len(boxes) > 0 {
 			program = append(program, Segment{Boxes: boxes})
+			entries += len(boxes)
 		}
 		boxes = nil
 	}
@@ -97,14 +106,34 @@ func Compile(rules []Rule) Program {
 		if rules[i].Group != "" {
 			flush()
 			program = append(program, Segment{Group: &rules[i]})
-			continue
+			entries += len(rules[i].Ports)
+		} else {
+			boxes = coverRule(boxes, rules[i], MaxEntries-entries)
 		}
-		for _, ports := range rules[i].Ports {
-			boxes = cover(boxes, Box{rules[i].Remote, rules[i].Protocols, ports, rules[i].Verdict})
+		if entries+len(boxes) > MaxEntries {
+			return nil, tooMany(i+1, len(rules))
 		}
 	}
 	flush()
-	return trim(program)
+	return trim(program), nil
+}
+
+func tooMany(rule, of int) error {
+	return fault.New(fault.Exhausted, "compile rules",
+		"the rules of the groups bound together come to more than %d entries, at rule %d of %d", MaxEntries, rule, of).
+		WithHint("write wider networks and ranges of ports, or bind fewer groups")
+}
+
+// coverRule adds what of a rule no earlier box has decided, and gives up with more
+// boxes than most.
+func coverRule(boxes []Box, rule Rule, most int) []Box {
+	for _, ports := range rule.Ports {
+		boxes = cover(boxes, Box{rule.Remote, rule.Protocols, ports, rule.Verdict}, most)
+		if len(boxes) > most {
+			break
+		}
+	}
+	return boxes
 }
 
 // trim leaves out what changes nothing at the end of a program, where dropped
@@ -126,8 +155,9 @@ func trim(program Program) Program {
 	return program
 }
 
-// cover adds the part of add that no earlier box has decided.
-func cover(boxes []Box, add Box) []Box {
+// cover adds the part of add that no earlier box has decided, and gives up with more
+// boxes than most.
+func cover(boxes []Box, add Box, most int) []Box {
 	rest, left := []Box{add}, []Box(nil)
 	for i := range boxes {
 		if !overlap(&boxes[i], &add) {
@@ -140,6 +170,9 @@ func cover(boxes []Box, add Box) []Box {
 		rest, left = left, rest
 		if len(rest) == 0 {
 			return boxes
+		}
+		if len(rest) > most {
+			break
 		}
 	}
 	return append(boxes, rest...)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -150,7 +151,22 @@ func parsePorts(written spec.Rule) ([]Ports, error) {
 		}
 		ports = append(ports, r)
 	}
-	return ports, nil
+	return mergePorts(ports), nil
+}
+
+// mergePorts puts ranges that overlap or touch together.
+func mergePorts(ports []Ports) []Ports {
+	slices.SortFunc(ports, func(a, b Ports) int { return int(a.From) - int(b.From) })
+	merged := ports[:1]
+	for _, r := range ports[1:] {
+		last := &merged[len(merged)-1]
+		if int(r.From) <= int(last.To)+1 {
+			last.To = max(last.To, r.To)
+			continue
+		}
+		merged = append(merged, r)
+	}
+	return merged
 }
 
 func parsePortRange(text string) (Ports, error) {
