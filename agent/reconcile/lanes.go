@@ -60,9 +60,20 @@ func (l *lanes) run(ctx context.Context) {
 	}
 	l.mu.Unlock()
 	<-ctx.Done()
-	l.mu.Lock() // whoever still saw ctx hold has added its lane to the group
-	l.mu.Unlock()
+	l.stopTimers()
 	l.group.Wait()
+}
+
+// stopTimers comes once ctx is done. Whoever saw it hold until then has added its
+// lane to the group, under the same lock.
+func (l *lanes) stopTimers() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, ln := range l.lane {
+		if ln.timer != nil {
+			ln.timer.Stop()
+		}
+	}
 }
 
 // trigger asks for a run of key as soon as possible. It never blocks.
