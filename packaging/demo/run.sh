@@ -42,12 +42,17 @@ enter_namespaces() {
 	[ -z "${GPUHOST_DEMO_INSIDE:-}" ] || return 0
 	make_folder
 	local code=0
-	GPUHOST_DEMO_INSIDE=1 GPUHOST_DEMO_DIR=$work unshare --mount --net --pid --fork --mount-proc --propagation private "$0" "$@" || code=$?
+	# Who enters the namespaces or ends them needs a pid as it is outside.
+	GPUHOST_DEMO_INSIDE=1 GPUHOST_DEMO_DIR=$work sh -c 'echo $$ >"$GPUHOST_DEMO_DIR/pid"
+		exec unshare --mount --net --pid --fork --kill-child --mount-proc --propagation private "$@"' sh "$0" "$@" || code=$?
 	[ "$code" = 0 ] && [ -z "$keep" ] || sweep
 	local left
 	left=$(leftovers)
 	[ -z "$left" ] || die "left on the machine: $left"
-	[ "$code" = 0 ] || exit "$code"
+	if [ "$code" != 0 ]; then
+		echo "demo: its files and agent.log are left in $work" >&2
+		exit "$code"
+	fi
 	rm -rf "$work"
 	say "nothing is left: no cgroup, mount, namespace, table, process or file"
 	exit 0
@@ -64,6 +69,7 @@ make_folder() {
 		die "$work holds what is no demo's: set GPUHOST_DEMO_DIR to another folder"
 	fi
 	mkdir -p "$work"
+	chmod 755 "$work" # tenants' root, a user of no privilege, walks through it
 	work=$(cd "$work" && pwd)
 	root=$work/root
 	touch "$work/.gpuhost-demo"
@@ -238,10 +244,10 @@ explain() {
 
 	The demo keeps running. In another terminal, as root:
 
-	  nsenter -t $$ -m -n -p env GPUHOST_HOST=$GPUHOST_HOST PATH=$bin:\$PATH bash
+	  nsenter -t $(cat "$work/pid") -m -n env GPUHOST_HOST=$GPUHOST_HOST PATH=$bin:\$PATH bash
 	  gpuhost get instances; gpuhost exec -it acme/a -- sh; gpuhost events -f
 
-	To end it: Ctrl-C here, or kill $(cat "$work/pid" 2>/dev/null || echo $$).
+	To end it: Ctrl-C here, or kill -9 $(cat "$work/pid").
 	EOF
 }
 
