@@ -178,7 +178,7 @@ func (s *Server) handler(route Route) http.Handler {
 // test's recorder; nothing there can hang.
 func bound(c *call, route Route) context.CancelFunc {
 	if route.in != nil {
-		c.r.Body = http.MaxBytesReader(c.w, c.r.Body, route.bodyLimit())
+		c.r.Body = http.MaxBytesReader(c.w.ResponseWriter, c.r.Body, route.bodyLimit()) // it looks for the server's own type
 	}
 	if route.stream {
 		return boundStream(c)

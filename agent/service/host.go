@@ -147,15 +147,15 @@ func (s Host) SetGPU(ctx context.Context, who api.Caller, id gpu.UUID, r api.GPU
 	if reason == "" {
 		reason = string(r.Action) + " by " + who.Name
 	}
-	make := map[api.GPUAction]func(drivers.Have, gpu.UUID, string) (plan.Plan, error){
+	planOf := map[api.GPUAction]func(drivers.Have, gpu.UUID, string) (plan.Plan, error){
 		api.GPUQuarantine: drivers.PlanQuarantine, api.GPURelease: drivers.PlanRelease,
 	}[r.Action]
-	if make == nil {
+	if planOf == nil {
 		return api.ChangeRef{}, fault.New(fault.Invalid, "set "+string(id), "there is no action %q", r.Action).
 			WithHint("quarantine or release")
 	}
 	return api.ChangeRef{Object: spec.Ref{Kind: spec.KindHost, Name: "this"}}, s.Loop.OnGPU(ctx, id, func(have drivers.Have) (plan.Plan, error) {
-		return make(have, id, reason)
+		return planOf(have, id, reason)
 	})
 }
 
