@@ -93,6 +93,7 @@ func (h *host) run(ctx context.Context) error {
 		{name: "runtime", run: h.watchRuntime},
 		{name: "kernel log", run: h.watchXIDs, spare: true},
 		{name: "host rules", run: func(ctx context.Context) error { return h.network.WatchHost(ctx, h.loop.TriggerHost) }},
+		{name: "host addresses", run: func(ctx context.Context) error { return h.kernel.WatchAddresses(ctx, h.protect) }},
 		{name: "samples", run: beat(sampleInterval, h.sample)},
 		{name: "images", run: beat(collectInterval, h.collectImages)},
 		{name: "audit", run: h.audit},

@@ -246,14 +246,14 @@ func (h *host) openLoop(ctx context.Context) error {
 	if h.cpus, h.memory, err = capacity(); err != nil {
 		return err
 	}
-	protected, err := protectedNetworks(h.config.Network)
+	protection, err := newProtection(h.config.Network, net.InterfaceAddrs)
 	if err != nil {
 		return err
 	}
 	h.shared = &shared{
 		network: h.network, runtime: h.runtime, trees: h.trees, logs: h.layout.Logs, launcher: h.launcher,
 		socket: filepath.Join(h.paths.Sockets, "services.sock"),
-		uplink: h.config.Network.Uplink, protected: protected, upstream: h.config.Network.UpstreamDNS,
+		uplink: h.config.Network.Uplink, protection: protection, upstream: h.config.Network.UpstreamDNS,
 		now: time.Now, log: h.log,
 		lists: []func(context.Context) ([]spec.UID, error){h.cgroups.List, h.nodes.List, h.pins.List},
 	}
@@ -261,7 +261,7 @@ func (h *host) openLoop(ctx context.Context) error {
 		Store: h.store, Drivers: h.drivers, Isolation: h.isolation, Network: h.network, Shared: h.shared, Metrics: steps{h.metrics},
 		Settings: reconcile.Settings{
 			CPUs: h.cpus, Memory: h.memory, UIDStart: h.config.UIDs.PoolStart, UIDSize: h.config.UIDs.PoolSize,
-			TransitPool: h.config.Network.TransitPool, Protected: protected,
+			TransitPool: h.config.Network.TransitPool, Protected: protection.networks,
 			PublishPorts: h.config.Network.Publish, NetnsDir: h.layout.Netns, Nameserver: network.ServiceAddress().String(),
 			Small: smallInstance(h.config.Instances), Development: h.options.Sim != "",
 		},

@@ -3,13 +3,9 @@ package agent
 import (
 	"bufio"
 	"bytes"
-	"fmt"
 	"log/slog"
-	"net"
-	"net/netip"
 	"os"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -88,26 +84,4 @@ func majorIn(devices []byte, driver string) uint32 {
 // hold no GPU.
 func smallInstance(c config.Instances) spec.ResourcesSpec {
 	return spec.ResourcesSpec{CPUs: c.CPUs, Memory: c.Memory, Pids: int64(c.Pids), Shm: c.Shm}
-}
-
-// protectedNetworks are the operator's own: what the settings name, the links to
-// the VPCs, and every address this host has now.
-func protectedNetworks(c config.Network) ([]netip.Prefix, error) {
-	out := append(slices.Clone(c.Protected), c.TransitPool)
-	addresses, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil, fmt.Errorf("list the host's addresses: %w", err)
-	}
-	for _, a := range addresses {
-		p, err := netip.ParsePrefix(a.String())
-		if err != nil || !p.Addr().Is4() || p.Addr().IsLoopback() || covered(out, p.Addr()) {
-			continue
-		}
-		out = append(out, netip.PrefixFrom(p.Addr(), p.Addr().BitLen()))
-	}
-	return out, nil
-}
-
-func covered(networks []netip.Prefix, a netip.Addr) bool {
-	return slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(a) })
 }

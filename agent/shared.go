@@ -23,17 +23,17 @@ import (
 
 // shared keeps what all instances have in common. It implements reconcile.Shared.
 type shared struct {
-	network   *network.Room
-	runtime   *runtime.Client
-	trees     *trees
-	logs      string // folder of all instances' logs
-	launcher  *launch.Launcher
-	socket    string // of the services process
-	uplink    string
-	protected []netip.Prefix
-	upstream  []netip.Addr
-	now       func() time.Time
-	log       *slog.Logger
+	network    *network.Room
+	runtime    *runtime.Client
+	trees      *trees
+	logs       string // folder of all instances' logs
+	launcher   *launch.Launcher
+	socket     string // of the services process
+	uplink     string
+	protection *protection
+	upstream   []netip.Addr
+	now        func() time.Time
+	log        *slog.Logger
 
 	// lists name the instances that have a cgroup, device nodes, a pin.
 	lists []func(context.Context) ([]spec.UID, error)
@@ -65,7 +65,7 @@ func (s *shared) wantHost(vpcs []network.VPC) *network.HostWant {
 	if len(vpcs) == 0 {
 		return nil
 	}
-	want := &network.HostWant{Protected: s.protected, Uplink: s.uplink}
+	want := &network.HostWant{Protected: s.protection.networks(), Uplink: s.uplink}
 	for _, v := range vpcs {
 		entry := network.HostVPC{UID: v.UID, Transit: v.Transit}
 		for _, e := range v.Endpoints {

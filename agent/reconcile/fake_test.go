@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/netip"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -287,7 +288,8 @@ func (b *bench) run() {
 	b.loop = New(Deps{
 		Store: b.store, Drivers: room, Isolation: fakeIsolation{b.pretend}, Network: fakeNetwork{b.pretend, network.NewPlanner("test")}, Shared: noShared{b.pretend}, Metrics: noMetrics{},
 		Settings: Settings{
-			CPUs: 64_000, Memory: 1 << 40, UIDStart: 1 << 20, UIDSize: 100 * rangeSize,
+			Protected: func() []netip.Prefix { return nil },
+			CPUs:      64_000, Memory: 1 << 40, UIDStart: 1 << 20, UIDSize: 100 * rangeSize,
 			TransitPool: mustPrefix("100.127.0.0/24"), NetnsDir: "/run/netns", Nameserver: "169.254.169.253", Small: small(), Development: true,
 		},
 		Now: time.Now, Log: quiet(),

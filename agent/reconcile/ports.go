@@ -69,15 +69,15 @@ type Metrics interface {
 
 // Settings are the operator's choices that the loop needs.
 type Settings struct {
-	HostID            string       // part of every mark
-	CPUs              spec.CPU     // of the machine
-	Memory            spec.Bytes   // of the machine
-	UIDStart, UIDSize uint32       // the pool of tenants' ranges
-	TransitPool       netip.Prefix // the pool of VPCs' transit links
-	Protected         []netip.Prefix
-	PublishPorts      []spec.PortRange // of the host, for tenants
-	NetnsDir          string           // where isolation pins namespaces
-	Nameserver        string           // the resolver's address inside a VPC
+	HostID            string                // part of every mark
+	CPUs              spec.CPU              // of the machine
+	Memory            spec.Bytes            // of the machine
+	UIDStart, UIDSize uint32                // the pool of tenants' ranges
+	TransitPool       netip.Prefix          // the pool of VPCs' transit links
+	Protected         func() []netip.Prefix // may change; all lanes are triggered then
+	PublishPorts      []spec.PortRange      // of the host, for tenants
+	NetnsDir          string                // where isolation pins namespaces
+	Nameserver        string                // the resolver's address inside a VPC
 	// Small are the resources of an instance that names none and holds no GPU.
 	Small spec.ResourcesSpec
 	// Development lets instances run without the limits that the machine's cgroup

@@ -98,7 +98,7 @@ func (l *Loop) vpcIn(ctx context.Context, o *spec.Object, w world) (*network.VPC
 	if err != nil {
 		return nil, err
 	}
-	vpc, err := vpcOf(o, w.objects, transit, l.Settings.Protected, endpoints)
+	vpc, err := vpcOf(o, w.objects, transit, l.Settings.Protected(), endpoints)
 	return &vpc, err
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/gpuhost/gpuhost/network"
 	"github.com/gpuhost/gpuhost/network/flow"
+	"github.com/gpuhost/gpuhost/network/link"
 	"github.com/gpuhost/gpuhost/network/nft"
 	"github.com/gpuhost/gpuhost/network/ruleset"
 )
@@ -119,6 +120,12 @@ func (k *Kernel) ForeignDrops(context.Context) ([]string, error) {
 		names[i] = f.String()
 	}
 	return names, err
+}
+
+// WatchAddresses calls changed once it listens, and after each change of one of the
+// host's addresses, until ctx ends.
+func (k *Kernel) WatchAddresses(ctx context.Context, changed func()) error {
+	return link.WatchAddresses(ctx, changed)
 }
 
 // WatchHost implements network.Host.
