@@ -81,7 +81,11 @@ func splice(ctx context.Context, conn net.Conn, fromCaller *bufio.Reader, sessio
 	}()
 	go func() {
 		defer close(callerGone)
-		_, _ = io.Copy(session, fromCaller)
+		if _, err := io.Copy(session, fromCaller); err != nil {
+			// A command that listens no more has still to say how it ended: only
+			// the caller's own end is one.
+			_, _ = io.Copy(io.Discard, fromCaller)
+		}
 	}()
 	select {
 	case <-commandEnded:
