@@ -209,7 +209,7 @@ func (h *host) openRuntime(context.Context) error {
 func (h *host) openNetwork(context.Context) error {
 	var err error
 	h.kernel, err = router.New(router.Config{
-		HostID: h.id, NetnsDir: h.layout.Netns, Opened: filepath.Join(h.paths.Run, "forwarding"), Uplink: h.config.Network.Uplink, MTU: h.config.Network.MTU, Log: h.log,
+		HostID: h.id, NetnsDir: h.layout.Netns, Opened: filepath.Join(h.paths.Run, "forwarding"), MTU: h.config.Network.MTU, Log: h.log,
 	})
 	if err != nil {
 		return err

@@ -59,11 +59,11 @@ type UIDs struct {
 // Network is what tenants' networks share with the operator's.
 type Network struct {
 	Protected   []netip.Prefix   // the operator's own; no tenant originates traffic to them
-	Uplink      string           // interface; "" is that of the default route
+	Uplink      string           // interface; "" is any
 	TransitPool netip.Prefix     // links between the host and its VPCs
 	Publish     []spec.PortRange // ports of the host that tenants may publish on
 	UpstreamDNS []netip.Addr     // empty is the host's own resolv.conf
-	MTU         int              // of tenants' interfaces; 0 is the uplink's less the overhead
+	MTU         int              // of tenants' interfaces; 0 is 1,400
 }
 
 // Telemetry says which names metrics have.

@@ -35,8 +35,7 @@ type Config struct {
 	// Opened is the file that names the devices which forward for tenants alone. It
 	// lies on memory: the note and the kernel's switches end together.
 	Opened string
-	Uplink string // device tenants leave the host by; "" for those with a default route
-	MTU    int    // of tenants' links; 0 is 1,400, which leaves room for an overlay
+	MTU    int // of tenants' links; 0 is 1,400, which leaves room for an overlay
 	// LinkFirst makes each guard only once its link is there, as kernels before
 	// 6.16 ask for, on every kernel. It is how that order is tested on others.
 	LinkFirst bool

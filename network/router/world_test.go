@@ -73,7 +73,7 @@ func newWorld(t testing.TB, o order) *world {
 func (w *world) start() {
 	var err error
 	w.kernel, err = router.New(router.Config{
-		HostID: hostID, NetnsDir: filepath.Join(w.dir, "netns"), Opened: filepath.Join(w.dir, "forwarding"), Uplink: "uplink", LinkFirst: bool(w.order),
+		HostID: hostID, NetnsDir: filepath.Join(w.dir, "netns"), Opened: filepath.Join(w.dir, "forwarding"), LinkFirst: bool(w.order),
 	})
 	w.must(err)
 	w.room, err = network.New(network.Deps{HostID: hostID, Kernel: w.kernel})
