@@ -114,6 +114,9 @@ func allowUnreset(s *store.Store) func(context.Context) (bool, error) {
 // steps counts what the loop does.
 type steps struct{ metrics *telemetry.Telemetry }
 
+// ObserveRules implements reconcile.Metrics.
+func (s steps) ObserveRules(took time.Duration) { s.metrics.ACLUpdate(took.Seconds()) }
+
 func (s steps) ObserveStep(room, verb string, took time.Duration, err error) {
 	s.metrics.ObserveStep(room, verb, took.Seconds(), err == nil)
 }

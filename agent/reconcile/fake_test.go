@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -251,9 +252,10 @@ func (noShared) DropLogs(context.Context, func(spec.UID) bool) error { return ni
 func (noShared) Sync(context.Context, []network.VPC) error  { return nil }
 func (noShared) RemoveTenant(context.Context, string) error { return nil }
 
-type noMetrics struct{}
+type noMetrics struct{ rules *atomic.Int64 }
 
 func (noMetrics) ObserveStep(string, string, time.Duration, error) {}
+func (m noMetrics) ObserveRules(time.Duration)                     { m.rules.Add(1) }
 
 // bench is a store and a pretend host with an agent's loop on them.
 type bench struct {
@@ -264,6 +266,7 @@ type bench struct {
 	cancel func()
 	stop   func()
 	at     func(when string, s plan.Step)
+	rules  atomic.Int64 // changed rules that the metrics were told of
 }
 
 func newBench(t *testing.T) *bench {
@@ -286,7 +289,7 @@ func (b *bench) run() {
 	}
 	room := drivers.New(drivers.Deps{NVML: fakeNVML{scenario.Inventory("seed")}, Ledger: b.store.Ledger(), Holders: nobodyHolds{}, Resetter: sim.Resetter{}, BootID: "boot"})
 	b.loop = New(Deps{
-		Store: b.store, Drivers: room, Isolation: fakeIsolation{b.pretend}, Network: fakeNetwork{b.pretend, network.NewPlanner("test")}, Shared: noShared{b.pretend}, Metrics: noMetrics{},
+		Store: b.store, Drivers: room, Isolation: fakeIsolation{b.pretend}, Network: fakeNetwork{b.pretend, network.NewPlanner("test")}, Shared: noShared{b.pretend}, Metrics: noMetrics{&b.rules},
 		Settings: Settings{
 			Protected: func() []netip.Prefix { return nil },
 			CPUs:      64_000, Memory: 1 << 40, UIDStart: 1 << 20, UIDSize: 100 * rangeSize,

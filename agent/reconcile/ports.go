@@ -65,6 +65,8 @@ type Marked struct {
 // Metrics counts what the loop does.
 type Metrics interface {
 	ObserveStep(room, verb string, took time.Duration, err error)
+	// ObserveRules counts changed rules that are in force, since their lane looked.
+	ObserveRules(took time.Duration)
 }
 
 // Settings are the operator's choices that the loop needs.

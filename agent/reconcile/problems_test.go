@@ -143,3 +143,25 @@ func TestTasksTellOfTheirProblems(t *testing.T) {
 		t.Errorf("problems %+v", found)
 	}
 }
+
+// A changed rule that is in force is counted once, and nothing else is.
+func TestChangedRulesAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run()
+		defer b.halt()
+		b.write(instance("a", 0), defaultGroup(opening()))
+		settle()
+		before := b.rules.Load()
+		b.write(defaultGroup(closing()))
+		settle()
+		if got := b.rules.Load() - before; got != 1 {
+			t.Errorf("one changed rule was counted %d times", got)
+		}
+		b.loop.TriggerAll()
+		settle()
+		if got := b.rules.Load() - before; got != 1 {
+			t.Errorf("a look at which nothing changed was counted")
+		}
+	})
+}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/agent/plan"
 	"github.com/gpuhost/gpuhost/agent/spec"
 	"github.com/gpuhost/gpuhost/network"
 )
@@ -68,6 +69,7 @@ func (l *Loop) guard(ctx context.Context, v *view, rec *recorder) error {
 // convergeVPC brings one VPC's namespace and rules to want; nil removes it. The
 // caller holds the VPC's lane.
 func (l *Loop) convergeVPC(ctx context.Context, uid spec.UID, want *network.VPC, rec *recorder) error {
+	began := l.Now()
 	have, err := l.Network.Observe(ctx, uid)
 	if err != nil {
 		return err
@@ -80,9 +82,15 @@ func (l *Loop) convergeVPC(ctx context.Context, uid spec.UID, want *network.VPC,
 		l.lanes.disturb(vpcLane + string(uid)) // it was left half-way
 		return err
 	}
+	if onlyRules(p) {
+		l.Metrics.ObserveRules(l.Now().Sub(began))
+	}
 	l.lanes.trigger(laneHost) // addresses, ports and names may differ
 	return nil
 }
+
+// onlyRules says whether a plan changes the rules of a network that is there.
+func onlyRules(p plan.Plan) bool { return len(p.Steps) == 1 && p.Steps[0].Verb == network.VerbLoad }
 
 // vpcIn is wantVPC in a given world.
 func (l *Loop) vpcIn(ctx context.Context, o *spec.Object, w world) (*network.VPC, error) {

@@ -104,7 +104,7 @@ func (t *Telemetry) makeVectors() {
 		Buckets: prometheus.ExponentialBuckets(0.001, 4, 9), // 1 ms to 65 s
 	}, []string{"room", "verb", "result"})
 	t.aclUpdates = prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name: "gpuhost_acl_update_duration_seconds", Help: "Time from a changed rule to its enforcement.",
+		Name: "gpuhost_acl_update_duration_seconds", Help: "Time from when a network is looked at to its changed rules in force.",
 		Buckets: prometheus.ExponentialBuckets(0.0001, 2, 15), // 100 µs to 1.6 s
 	})
 	t.auditFailures = prometheus.NewCounterVec(prometheus.CounterOpts{
