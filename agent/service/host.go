@@ -165,7 +165,7 @@ func (s Host) Audit(ctx context.Context, refs []spec.Ref) ([]api.AuditReport, er
 	if err != nil {
 		return nil, err
 	}
-	controls, err := s.audits(ctx, instances)
+	controls, err := s.audits(ctx, instances, len(refs) > 0)
 	if err != nil {
 		return nil, err
 	}
@@ -183,13 +183,16 @@ func (s Host) Audit(ctx context.Context, refs []spec.Ref) ([]api.AuditReport, er
 }
 
 // audits reads the controls of instances side by side.
-func (s Host) audits(ctx context.Context, instances []*spec.Object) ([][]spec.Control, error) {
+func (s Host) audits(ctx context.Context, instances []*spec.Object, named bool) ([][]spec.Control, error) {
 	controls := make([][]spec.Control, len(instances))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(2 * runtime.GOMAXPROCS(0))
 	for i, o := range instances {
 		group.Go(func() (err error) {
 			controls[i], err = s.Loop.Audit(ctx, o, s.Controls)
+			if !named && endedMeanwhile(err) {
+				return nil
+			}
 			return err
 		})
 	}
@@ -209,6 +212,10 @@ func (s Host) instances(refs []spec.Ref) ([]*spec.Object, error) {
 	}
 	return out, nil
 }
+
+// endedMeanwhile says whether an audit came to nothing because the task ended in
+// it, or the instance was removed: then it does not run, and that is no failure.
+func endedMeanwhile(err error) bool { return fault.Is(err, fault.Conflict) || fault.Is(err, fault.NotFound) }
 
 func reportOf(o *spec.Object, controls []spec.Control) api.AuditReport {
 	report := api.AuditReport{Object: o.Ref(), At: time.Now().UTC(), Pass: true, Controls: controls}
