@@ -215,7 +215,9 @@ func (s Host) instances(refs []spec.Ref) ([]*spec.Object, error) {
 
 // endedMeanwhile says whether an audit came to nothing because the task ended in
 // it, or the instance was removed: then it does not run, and that is no failure.
-func endedMeanwhile(err error) bool { return fault.Is(err, fault.Conflict) || fault.Is(err, fault.NotFound) }
+func endedMeanwhile(err error) bool {
+	return fault.Is(err, fault.Conflict) || fault.Is(err, fault.NotFound)
+}
 
 func reportOf(o *spec.Object, controls []spec.Control) api.AuditReport {
 	report := api.AuditReport{Object: o.Ref(), At: time.Now().UTC(), Pass: true, Controls: controls}
