@@ -125,7 +125,7 @@ func (h *host) parts(ctx context.Context) []api.PartStatus {
 func (h *host) doctor(ctx context.Context, only []string) ([]api.CheckResult, error) {
 	found, err := health.Run(ctx, health.Facts{
 		CgroupMount: cgroupMount, RuntimeDir: h.config.Runtime.Dir, Lib: h.paths.Lib, Sim: h.options.Sim != "",
-		ForeignDrops: h.kernel.ForeignDrops, Problems: h.problems,
+		ForeignDrops: h.kernel.ForeignDrops, Protected: h.config.Network.Protected, Problems: h.problems,
 		Parts: func(ctx context.Context) map[string]error {
 			out := make(map[string]error)
 			for _, p := range h.parts(ctx) {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -50,6 +51,8 @@ type Facts struct {
 	Parts func(context.Context) map[string]error
 	// Problems says what the agent itself fails at now.
 	Problems func() map[string]error
+	// Protected are the operator's networks that the settings name.
+	Protected []netip.Prefix
 	// ForeignDrops lists others' chains that drop by policy on the tenants' way.
 	ForeignDrops func(context.Context) ([]string, error)
 }
@@ -72,6 +75,7 @@ func checks() []check {
 		{"parts", checkParts},
 		{"convergence", checkConvergence},
 		{"foreign-rules", checkForeignRules},
+		{"protected-networks", checkProtected},
 		{"disk", checkDisk},
 		{"driver", checkDriver},
 	}
@@ -279,6 +283,19 @@ func checkForeignRules(ctx context.Context, f Facts) Result {
 		Message: "these chains drop what they do not know, tenants' packets too: " + strings.Join(chains, ", "),
 		Hint:    "let tenants' links pass there: nft insert rule " + chains[0] + ` iifname "gt-*" accept; the same with oifname`,
 	}
+}
+
+// checkProtected warns where tenants reach what surrounds the host: only the
+// host's own addresses are protected without being named.
+func checkProtected(_ context.Context, f Facts) Result {
+	if len(f.Protected) == 0 {
+		return Result{
+			State:   Warn,
+			Message: "network.protected is empty: tenants may open connections to every other machine that this host reaches",
+			Hint:    "name your management and storage networks in /etc/gpuhost/gpuhost.toml: [network] protected = [\"10.0.0.0/8\"]",
+		}
+	}
+	return pass("tenants open no connections to %d of your networks", len(f.Protected))
 }
 
 // Disk marks, in percent of bytes or inodes used.

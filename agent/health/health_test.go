@@ -3,6 +3,7 @@ package health
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,6 +58,16 @@ func TestRuntimeOfOthersIsRefused(t *testing.T) {
 	}
 	if got := checkRuntime(t.Context(), f); got.State != Fail || !strings.Contains(got.Message, "written by others") {
 		t.Errorf("a runc that anybody may replace: %+v", got)
+	}
+}
+
+func TestAnOpenNeighbourhoodIsAWarning(t *testing.T) {
+	if got := checkProtected(t.Context(), Facts{}); got.State != Warn || !strings.Contains(got.Hint, "protected") {
+		t.Errorf("nothing is protected: %+v", got)
+	}
+	f := Facts{Protected: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+	if got := checkProtected(t.Context(), f); got.State != Pass {
+		t.Errorf("a network is protected: %+v", got)
 	}
 }
 
