@@ -12,8 +12,9 @@ import (
 )
 
 // Claim gives a value of a pool (an address, a uid range) to owner until it is
-// released. Another owner's value is a conflict; claiming one's own again
-// changes nothing. It is on disk when it returns.
+// released. An owner has one value of a pool: another owner's value, and a second
+// one, are conflicts; claiming one's own again changes nothing. It is on disk when
+// it returns.
 func (s *Store) Claim(ctx context.Context, pool, value string, owner spec.UID) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -31,6 +32,10 @@ func (s *Store) Claim(ctx context.Context, pool, value string, owner spec.UID) e
 		return nil
 	case held != "":
 		return fault.New(fault.Conflict, what, "%s has it", held)
+	}
+	// Two lanes of one owner may choose at the same time, and not the same.
+	if own, has := s.ClaimOf(pool, owner); has {
+		return fault.New(fault.Conflict, what, "%s has %s of it", owner, own)
 	}
 	err := s.write(what, ordinary, func(tx *bolt.Tx) error {
 		return tx.Bucket([]byte(bucketClaims)).Put(claimKey(pool, value), []byte(owner))

@@ -41,6 +41,7 @@ func TestClaims(t *testing.T) {
 		}
 	}
 	wantKind(t, s.Claim(ctx, "address/v", "10.0.0.1", "u2"), fault.Conflict)
+	wantKind(t, s.Claim(ctx, "address/v", "10.0.0.2", "u1"), fault.Conflict)
 	if err := s.Claim(ctx, "transit", "10.0.0.1", "u2"); err != nil {
 		t.Fatal(err)
 	}

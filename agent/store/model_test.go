@@ -132,7 +132,8 @@ func (m *machine) Claim(t *rapid.T) {
 	m.t = t
 	owner, value := m.owner(), rapid.SampledFrom([]string{"1", "2", "3"}).Draw(t, "value")
 	err := m.store.Claim(context.Background(), "pool", value, owner)
-	if held := m.model.claims[value]; held != "" && held != owner {
+	other := func(v string) bool { return v != value && m.model.claims[v] == owner }
+	if held := m.model.claims[value]; held != "" && held != owner || held == "" && slices.ContainsFunc([]string{"1", "2", "3"}, other) {
 		wantKind(t, err, fault.Conflict)
 		return
 	}
