@@ -49,7 +49,9 @@ func (h *host) load(n, rules int) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		h.b.Fatal(err)
 	}
-	h.write("spec/00.yaml", document("Tenant", "", "acme", "{quota: {instances: 1000}}")+
+	// 500 instances of the least there is are five processors, and the machine has two.
+	h.write("spec/00.yaml", document("Host", "", "this", "{overcommit: {cpu: 4}}")+
+		document("Tenant", "", "acme", "{quota: {instances: 1000}}")+
 		document("Network", "acme", "default", "{cidr: 10.0.0.0/16}")+
 		document("Subnet", "acme", "default", "{network: default, cidr: 10.0.0.0/16}")+h.webGroup(1))
 	for i := range n {
@@ -75,7 +77,7 @@ func (h *host) instance(i, n int) string {
 	}
 	group := document("SecurityGroup", "acme", fmt.Sprintf("g%d", i), "\n  egress: [{action: accept, protocol: all, remote: 0.0.0.0/0}]\n  ingress:"+rules.String())
 	return group + document("Instance", "acme", fmt.Sprintf("i%d", i), fmt.Sprintf(
-		"\n  image: oci-archive:%s\n  command: [sh, -c, %q]\n  resources: {cpus: 0.002, memory: 16MiB}\n  network: {securityGroups: [g%d, web]}", h.image, task[2], i))
+		"\n  image: oci-archive:%s\n  command: [sh, -c, %q]\n  resources: {cpus: 0.01, memory: 16MiB}\n  network: {securityGroups: [g%d, web]}", h.image, task[2], i))
 }
 
 // webGroup is the group that changes; every instance is in it.
