@@ -81,7 +81,7 @@ func TestCanaryTellsWhatTheKernelAnswers(t *testing.T) {
 	for _, r := range want {
 		o.Nodes = append(o.Nodes, canary.Node{Path: r.Path, Major: r.Major, Minor: r.Minor})
 	}
-	for range 2 { // the cgroup of the first is there for the second
+	for range 2 {
 		got, err := h.Canary(t.Context(), canaryUID, o)
 		if err != nil {
 			t.Fatal(err)
@@ -101,6 +101,20 @@ func TestCanaryWithoutItsInstanceFails(t *testing.T) {
 	}
 	if _, err := os.Stat(h.paths.CgroupDir("bbbbbbbb")); err == nil {
 		t.Error("it made the instance's cgroup")
+	}
+}
+
+// What a stop leaves of an instance's cgroup was killed once; the next run's canary
+// lives all the same.
+func TestCanaryAfterAStopLives(t *testing.T) {
+	h := newHost(t).withInstance(t)
+	for range 2 {
+		if _, err := h.Canary(t.Context(), canaryUID, canary.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(h.paths.CgroupDir(canaryUID), "cgroup.kill"), []byte("1"), 0); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

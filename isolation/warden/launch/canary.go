@@ -27,7 +27,7 @@ const canaryWait = 10 * time.Second
 // instance's task: the outer program is asked there too, and no limit of the
 // tenant's holds. Inside them a tenant that has used up its processes would refuse
 // the canary, and one that has used up its memory would be killed by it. The
-// cgroup stays for the next one and goes with the instance's.
+// cgroup goes with the next one's, or with the instance's.
 //
 // Canaries of one instance run one after the other. An error means that none ran
 // to its end, which says nothing about what the kernel would have answered.
@@ -76,20 +76,23 @@ func (l *Launcher) canary(ctx context.Context, uid spec.UID, o canary.Options) (
 	return canary.Parse(bytes.NewReader(output))
 }
 
-// openCanaryCgroup makes the cgroup where it is missing; an instance without a
-// parent cgroup has none. It refuses a second canary beside one that hangs, or
-// every audit would leave one more behind.
+// openCanaryCgroup makes the cgroup anew; an instance without a parent cgroup has
+// none. A used one will not do: a stop kills the instance's cgroup with all below
+// it, and the kernel (6.18) then ends whatever is cloned into it from outside,
+// for good. A second canary beside one that hangs is refused, or every audit would
+// leave one more behind.
 func (l *Launcher) openCanaryCgroup(uid spec.UID) (int, error) {
 	dir := filepath.Join(l.config.Paths.CgroupMount, l.config.Paths.CanaryCgroup(uid))
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return -1, fmt.Errorf("make cgroup: %w", err)
-	}
-	pids, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-	if err != nil {
-		return -1, fmt.Errorf("look for an earlier canary: %w", err)
-	}
-	if len(pids) > 0 {
+	err := unix.Rmdir(dir)
+	if errors.Is(err, unix.EBUSY) {
+		pids, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 		return -1, fmt.Errorf("process %s, an earlier canary, has not ended", strings.Join(strings.Fields(string(pids)), ", "))
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return -1, fmt.Errorf("remove the last canary's cgroup: %w", err)
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return -1, fmt.Errorf("make cgroup: %w", err)
 	}
 	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
