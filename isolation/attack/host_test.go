@@ -1,12 +1,11 @@
 package attack
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -200,10 +199,15 @@ func (h *host) exec(l isolation.Lease, args ...string) string {
 	h.t.Helper()
 	out := filepath.Join(h.t.TempDir(), "out")
 	must(h.t, syscall.Mkfifo(out, 0o600))
-	reader := exec.Command("cat", out)
-	var text bytes.Buffer
-	reader.Stdout = &text
-	must(h.t, reader.Start())
+	pipe, err := os.OpenFile(out, os.O_RDWR, 0) // both ends, so that no opening waits for another
+	must(h.t, err)
+	defer pipe.Close()
+	const end = 0
+	text := make(chan string, 1)
+	go func() {
+		all, _ := bufio.NewReader(pipe).ReadString(end)
+		text <- strings.TrimSuffix(all, string(rune(end)))
+	}()
 	ctx := h.t.Context()
 	process, err := h.client.Exec(ctx, l.Tenant, l.UID, runtime.ExecOptions{ID: "e" + filepath.Base(filepath.Dir(out)), Args: args, Stdout: out, Stderr: out})
 	must(h.t, err)
@@ -211,9 +215,10 @@ func (h *host) exec(l isolation.Lease, args ...string) string {
 	must(h.t, err)
 	_, err = process.Wait(ctx)
 	must(h.t, err)
-	must(h.t, process.Delete(ctx))
-	must(h.t, reader.Wait())
-	return text.String()
+	must(h.t, process.Delete(ctx)) // what it wrote has come
+	_, err = pipe.Write([]byte{end})
+	must(h.t, err)
+	return <-text
 }
 
 // audited fails the test unless every control of the instance holds.
