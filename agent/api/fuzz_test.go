@@ -24,11 +24,11 @@ func FuzzRequest(f *testing.F) {
 	f.Add("GET", "/v1/tenants/acme/../other/instances/secret-train", "")
 	f.Fuzz(func(t *testing.T, method, target, body string) {
 		if _, err := url.ParseRequestURI(target); err != nil || strings.Contains(target, "follow") || strings.ContainsAny(target, " \r\n\t") {
-			t.Skip()
+			t.Skip("no HTTP client can send this target, or its answer is a stream without an end")
 		}
 		r, err := http.NewRequest(method, "http://host"+target, strings.NewReader(body))
 		if err != nil {
-			t.Skip()
+			t.Skip("no HTTP client can send this method")
 		}
 		r.Header.Set("Upgrade", api.ExecProtocol)
 		backend := apitest.New()

@@ -77,12 +77,7 @@ func TestListenLeavesOthersAlone(t *testing.T) {
 // TestKernelNamesTheCaller connects as other users: credentials are the
 // connecting thread's.
 func TestKernelNamesTheCaller(t *testing.T) {
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("needs root")
-		}
-		t.Skip("needs root to connect as other users")
-	}
+	needRoot(t)
 	address, stop, err := apitest.Serve(apitest.New(), api.Options{
 		Peers: api.Peers{OperatorGroups: []uint32{7001}, ViewerGroups: []uint32{7002}, Tenants: map[uint32]string{7003: "acme"}},
 	})
@@ -157,12 +152,7 @@ func connectAs(path string, uid int, groups []int) (net.Conn, error) {
 // TestConnectionsOfOneUser holds as many as one user may have: the next is closed,
 // and once one is given back there is room again.
 func TestConnectionsOfOneUser(t *testing.T) {
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("needs root")
-		}
-		t.Skip("needs root to connect as another user")
-	}
+	needRoot(t)
 	address, stop, err := apitest.Serve(apitest.New(), api.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -228,4 +218,17 @@ func answers(conn net.Conn) bool {
 	}
 	_, err = io.Copy(io.Discard, answer.Body)
 	return err == nil
+}
+
+// needRoot passes over a test that connects as other users where it may not; in CI
+// that is an error.
+func needRoot(t *testing.T) {
+	t.Helper()
+	switch {
+	case os.Geteuid() == 0:
+	case os.Getenv("CI") == "true":
+		t.Fatal("needs root to connect as other users")
+	default:
+		t.Skip("needs root to connect as other users")
+	}
 }

@@ -152,7 +152,7 @@ func TestExcessFindsEveryWidening(t *testing.T) {
 		rules := drawRules(t)
 		extra := Rule{Major: rapid.Uint32Range(0, maxMajor).Draw(t, "major"), Minor: rapid.Uint32Range(0, maxMinor).Draw(t, "minor")}
 		if Allows(rules, Access{unix.BPF_DEVCG_DEV_CHAR, unix.BPF_DEVCG_ACC_READ, extra.Major, extra.Minor}) {
-			t.Skip("already permitted")
+			t.Skip("drawn again: this rule widens nothing")
 		}
 		insns, err := Assemble(append(rules, extra))
 		if err != nil {
