@@ -67,7 +67,7 @@ func TestCrash(t *testing.T) {
 	c.steady = c.processOf("steady/s")
 	phases := c.phases()
 	points := make([]int, len(phases)) // -1 when all of a phase's are visited
-	for n := 1; slices.ContainsFunc(points, func(p int) bool { return p >= 0 }); n += crashStride() {
+	for n := 1; slices.ContainsFunc(points, func(p int) bool { return p >= 0 }); n++ {
 		begin := time.Now()
 		for i, p := range phases {
 			switch {
@@ -82,14 +82,6 @@ func TestCrash(t *testing.T) {
 		}
 		t.Logf("round %d took %s", n, time.Since(begin).Round(time.Millisecond))
 	}
-}
-
-// crashStride is 2 on CI, where every second point must do.
-func crashStride() int {
-	if os.Getenv("CI") == "true" && os.Getenv("GPUHOST_CRASH_ALL") != "1" {
-		return 2
-	}
-	return 1
 }
 
 func (c *crashTest) phases() []phase {

@@ -6,6 +6,6 @@
 // came of it is read from the kernel and from containerd's files, never from the
 // agent's own store.
 //
-// The crash matrix kills the agent before and after every step of an instance's
-// life. GPUHOST_CRASH_ALL=1 visits every point; CI=true every second one.
+// The crash matrix kills the agent before and after every step of an
+// instance's life.
 package e2e
