@@ -20,6 +20,9 @@ type Rules struct {
 	Router *ruleset.Table // inet: policies, translation, services
 	Marks  Marks          // the epochs this version gives out
 	Stale  []FlowMark     // connections to forget before it is loaded
+
+	roster *roster
+	around *surroundings
 }
 
 // Planner compiles VPCs and makes plans. It is pure: what it remembers between
@@ -261,7 +264,7 @@ func (c *compilation) assemble() error {
 	router.Counters = append(slices.Clone(c.roster.counters), fixedCounters()...)
 	guard := guardTable(c.planner.table)
 	guard.Counters, guard.Chains = []string{spoofCounter}, c.roster.guards
-	c.rules = &Rules{Guard: guard, Router: router, Marks: marks, Stale: c.allocation.stale}
+	c.rules = &Rules{Guard: guard, Router: router, Marks: marks, Stale: c.allocation.stale, roster: c.roster, around: c.around}
 	return nil
 }
 

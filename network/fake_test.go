@@ -96,7 +96,7 @@ func (f *fake) Marks(ctx context.Context, vpc spec.UID) (network.Marks, error) {
 	return network.MarksOf(have.Router), err
 }
 
-func (f *fake) Inspect(ctx context.Context, vpc, _ spec.UID, _ []string) (network.Have, error) {
+func (f *fake) Inspect(ctx context.Context, vpc, _ spec.UID, _ network.Bearing) (network.Have, error) {
 	return f.Observe(ctx, vpc)
 }
 

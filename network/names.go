@@ -55,9 +55,6 @@ const (
 // GuardName is the chain that guards an instance's link.
 func GuardName(instance spec.UID) string { return "guard_" + string(instance) }
 
-// LinkMaps are the maps that find an instance's chains by its link.
-func LinkMaps() []string { return []string{fromMap, toMap} }
-
 // InstanceOf finds whose link a name in a router namespace is.
 func InstanceOf(link string) (spec.UID, bool) {
 	uid, ok := strings.CutPrefix(link, linkPrefix)

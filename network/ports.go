@@ -44,10 +44,10 @@ type Host interface {
 type Inside interface {
 	// Marks reads which epochs are in force.
 	Marks(ctx context.Context, vpc spec.UID) (Marks, error)
-	// Inspect reads from the kernel what decides about one instance, trusting
-	// nothing remembered: its guard, the named chains, and its entries in the
-	// maps that find them. Have's tables hold only that.
-	Inspect(ctx context.Context, vpc, instance spec.UID, chains []string) (Have, error)
+	// Inspect reads from the kernel what decides about one instance: its guard, the
+	// chains and sets named, and its entries in the maps that find them. Have's
+	// tables hold only that. A set that is exactly the one named is that very one.
+	Inspect(ctx context.Context, vpc, instance spec.UID, what Bearing) (Have, error)
 	// Counters reads the named counters of a VPC.
 	Counters(ctx context.Context, vpc spec.UID) (map[string]Count, error)
 	// ServiceSockets listens on the service address, port 53.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
@@ -18,8 +17,7 @@ func (r *Room) Prove(ctx context.Context, vpc VPC, instance spec.UID) ([]spec.Co
 	if err != nil {
 		return nil, err
 	}
-	chains := append(instanceChains(want.Router, instance), forwardChain, generationChain)
-	have, err := r.deps.Kernel.Inspect(ctx, vpc.UID, instance, chains)
+	have, err := r.deps.Kernel.Inspect(ctx, vpc.UID, instance, want.Bearing(instance))
 	if err != nil {
 		return nil, err
 	}
@@ -56,46 +54,16 @@ func (r *Room) proveGuard(ctx context.Context, args EndpointArgs) error {
 
 // prove compares the rules wanted with what was read back, for one instance.
 func prove(want *Rules, have Have, instance spec.UID) []spec.Control {
-	guard, router := have.Guard, have.Router
-	link := have.Links[instance]
+	own, shared := want.own(instance), want.shared()
 	return []spec.Control{
-		chainControl("N1", "anti-spoof guard on the instance's link", want.Guard, guard, GuardName(instance)),
-		linkControl(link),
-		chainControl("N3", "forwarding denied unless a rule allows", want.Router, router, forwardChain),
-		chainControl("N4", "the instance's own chains and its groups' policies", want.Router, router, instanceChains(want.Router, instance)...),
-		entryControl(router, instance),
-		generationControl(want.Marks.Generation, MarksOf(router).Generation),
+		chainControl("N1", "anti-spoof guard on the instance's link", want.Guard, have.Guard, GuardName(instance)),
+		linkControl(have.Links[instance]),
+		chainControl("N3", "forwarding denied unless a rule allows", want.Router, have.Router, forwardChain),
+		bearingControl("N4", "the instance's own chains, its groups' policies and what they look up", want.Router, have.Router, own),
+		entryControl(have.Router, instance),
+		generationControl(want.Marks.Generation, MarksOf(have.Router).Generation),
+		bearingControl("N7", "chains and sets that all instances of the network share", want.Router, have.Router, shared),
 	}
-}
-
-// instanceChains are the chains an instance's packets pass: its own, and those of
-// policies that they jump to.
-func instanceChains(table *ruleset.Table, instance spec.UID) []string {
-	var names []string
-	for _, c := range table.Chains {
-		if !strings.HasSuffix(strings.TrimSuffix(c.Name, "_r"), "_"+string(instance)) {
-			continue
-		}
-		names = append(names, c.Name)
-		for _, policy := range jumps(c) {
-			if !slices.Contains(names, policy) {
-				names = append(names, policy, policy+"_rules", policy+lanSuffix, policy+"_net")
-			}
-		}
-	}
-	return names
-}
-
-func jumps(c *ruleset.Chain) []string {
-	var targets []string
-	for _, r := range c.Rules {
-		for _, e := range r.Exprs {
-			if v, ok := e.(ruleset.Verdict); ok && v.Kind == ruleset.Jump {
-				targets = append(targets, v.Chain)
-			}
-		}
-	}
-	return targets
 }
 
 func chainControl(id, name string, want *ruleset.Table, have *ruleset.State, chains ...string) spec.Control {
@@ -104,9 +72,6 @@ func chainControl(id, name string, want *ruleset.Table, have *ruleset.State, cha
 		if c.Pass {
 			c.Found, c.Pass = fmt.Sprintf(format, args...), false
 		}
-	}
-	if len(chains) == 0 {
-		fail("the instance is not in the network's rules")
 	}
 	for _, chain := range chains {
 		i := slices.IndexFunc(want.Chains, func(w *ruleset.Chain) bool { return w.Name == chain })
@@ -123,6 +88,23 @@ func chainControl(id, name string, want *ruleset.Table, have *ruleset.State, cha
 		if what := ruleset.Differs(want.Chains[i], have.Chain(chain)); what != "" {
 			fail("chain %s %s", chain, what)
 		}
+	}
+	return c
+}
+
+func bearingControl(id, name string, want *ruleset.Table, have *ruleset.State, what Bearing) spec.Control {
+	c := chainControl(id, name, want, have, what.Chains...)
+	c.Expected = "as compiled"
+	if len(what.Chains) == 0 {
+		c.Found, c.Pass = "the instance is not in the network's rules", false
+	}
+	for _, set := range what.Sets {
+		if differs := ruleset.SetDiffers(set, have.Set(set.Name)); c.Pass && differs != "" {
+			c.Found, c.Pass = "set "+set.Name+" "+differs, false
+		}
+	}
+	if c.Pass {
+		c.Found = c.Expected
 	}
 	return c
 }

@@ -37,23 +37,14 @@ func (c *Conn) ReadChains(f ruleset.Family, names ...string) (*ruleset.State, er
 	return state, nil
 }
 
-// ReadEntry reads one entry of a verdict map of links. Without it, or without the
-// map, the answer is nil.
-func (c *Conn) ReadEntry(name string, key ruleset.Value) (*ruleset.Set, error) {
-	set := &ruleset.Set{Name: name, Key: []ruleset.Type{ruleset.TypeIfname}, Data: []ruleset.Type{ruleset.TypeVerdict}}
-	encoded, err := encodeSet(&nftables.Table{Family: nftables.TableFamilyINet, Name: c.table}, set)
-	if err != nil {
-		return nil, err
-	}
-	elements, err := c.nft.FindSetElements(encoded, []nftables.SetElement{{Key: []byte(key)}})
+// ReadSet reads one set or map back; nil when there is none of that name.
+func (c *Conn) ReadSet(f ruleset.Family, name string) (*ruleset.Set, error) {
+	found, err := c.nft.GetSetByName(&nftables.Table{Family: family(f), Name: c.table}, name)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look up in map %s: %w", name, err)
+		return nil, fmt.Errorf("find set %s: %w", name, err)
 	}
-	if set.Elements, err = decodeElements(set, elements); err != nil {
-		return nil, fmt.Errorf("decode map %s: %w", name, err)
-	}
-	return set, nil
+	return c.readSet(found)
 }

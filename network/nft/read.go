@@ -91,20 +91,28 @@ func (c *Conn) readSets(table *nftables.Table, state *ruleset.State) error {
 		return fmt.Errorf("list sets of %s: %w", table.Name, err)
 	}
 	for _, s := range sets {
-		elements, err := c.nft.GetSetElements(s)
+		set, err := c.readSet(s)
 		if err != nil {
-			return fmt.Errorf("read set %s: %w", s.Name, err)
-		}
-		set := &ruleset.Set{Name: s.Name, Key: typesOf(s.KeyType), Interval: s.Interval}
-		if s.IsMap {
-			set.Data = typesOf(s.DataType)
-		}
-		if set.Elements, err = decodeElements(set, elements); err != nil {
-			return fmt.Errorf("decode set %s: %w", s.Name, err)
+			return err
 		}
 		state.Sets = append(state.Sets, set)
 	}
 	return nil
+}
+
+func (c *Conn) readSet(s *nftables.Set) (*ruleset.Set, error) {
+	elements, err := c.nft.GetSetElements(s)
+	if err != nil {
+		return nil, fmt.Errorf("read set %s: %w", s.Name, err)
+	}
+	set := &ruleset.Set{Name: s.Name, Key: typesOf(s.KeyType), Interval: s.Interval}
+	if s.IsMap {
+		set.Data = typesOf(s.DataType)
+	}
+	if set.Elements, err = decodeElements(set, elements); err != nil {
+		return nil, fmt.Errorf("decode set %s: %w", s.Name, err)
+	}
+	return set, nil
 }
 
 func typesOf(t nftables.SetDatatype) []ruleset.Type {

@@ -85,6 +85,7 @@ func (s *space) change(left memory, changes ...*ruleset.Changes) error {
 	}
 	// One transaction counts the generation up by one. By more: somebody else
 	// wrote too, and what is there must be read.
+	s.evidence.after(generation, changes)
 	left.valid, left.generation, left.links = before.valid && generation == before.generation+1, generation, before.links
 	s.known = left
 	return nil

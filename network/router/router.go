@@ -121,15 +121,16 @@ func (k *Kernel) pin(vpc spec.UID) string {
 // space is one router namespace with lasting sockets into it. mu is held while
 // it is used: one batch at a time, and what is remembered stays true.
 type space struct {
-	mu     sync.Mutex
-	netns  *os.File // nil: not open
-	nft    *nft.Conn
-	link   *link.Conn
-	mirror *link.Mirror
-	flow   *flow.Conn
-	known  memory
-	looked looked
-	seen   map[string]sight
+	mu       sync.Mutex
+	netns    *os.File // nil: not open
+	nft      *nft.Conn
+	link     *link.Conn
+	mirror   *link.Mirror
+	flow     *flow.Conn
+	known    memory
+	evidence evidence
+	looked   looked
+	seen     map[string]sight
 }
 
 // sight is where a link was found to lead to. It holds as long as the link is the
@@ -209,7 +210,7 @@ func (s *space) close() error {
 		all = errors.Join(all, s.netns.Close())
 	}
 	s.nft, s.flow, s.mirror, s.link, s.netns = nil, nil, nil, nil, nil
-	s.known, s.looked, s.seen = memory{}, looked{}, nil
+	s.known, s.evidence, s.looked, s.seen = memory{}, evidence{}, looked{}, nil
 	return all
 }
 
@@ -230,7 +231,7 @@ func (s *space) recall() error {
 	if s.known.router, err = s.nft.Read(ruleset.INet); err != nil {
 		return err
 	}
-	s.known.valid = true
+	s.known.valid, s.evidence = true, evidenceOf(generation, s.known.router)
 	return nil
 }
 
@@ -256,7 +257,7 @@ func (k *Kernel) Marks(_ context.Context, vpc spec.UID) (network.Marks, error) {
 }
 
 // Inspect implements network.Inside.
-func (k *Kernel) Inspect(_ context.Context, vpc, instance spec.UID, chains []string) (network.Have, error) {
+func (k *Kernel) Inspect(_ context.Context, vpc, instance spec.UID, what network.Bearing) (network.Have, error) {
 	s := k.space(vpc)
 	defer s.mu.Unlock()
 	have := network.Have{}
@@ -268,20 +269,13 @@ func (k *Kernel) Inspect(_ context.Context, vpc, instance spec.UID, chains []str
 	if have.Guard, err = s.nft.ReadChains(ruleset.Netdev, network.GuardName(instance)); err != nil {
 		return have, err
 	}
-	if have.Router, err = s.nft.ReadChains(ruleset.INet, chains...); err != nil {
+	if have.Router, err = s.nft.ReadChains(ruleset.INet, what.Chains...); err != nil {
 		return have, err
 	}
-	name := network.LinkName(instance)
-	for _, m := range network.LinkMaps() {
-		entry, err := s.nft.ReadEntry(m, ruleset.Ifname(name))
-		if err != nil {
-			return have, err
-		}
-		if entry != nil {
-			have.Router.Sets = append(have.Router.Sets, entry)
-		}
+	if have.Router.Sets, err = s.evident(what.Sets); err != nil {
+		return have, err
 	}
-	l, err := s.link.Get(name)
+	l, err := s.link.Get(network.LinkName(instance))
 	if err != nil || l == nil {
 		return have, err
 	}

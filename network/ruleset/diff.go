@@ -236,28 +236,34 @@ func (s *Set) typed(other *Set) bool {
 }
 
 func (c *Changes) diffElements(old, want *Set) {
-	present := make(map[Element]bool, len(old.Elements))
-	for _, e := range old.Elements {
-		present[e] = true
-	}
-	var add, drop []Element
-	for _, e := range want.Elements {
-		if !present[e] {
-			add = append(add, e)
-		}
-		delete(present, e)
-	}
-	for _, e := range old.Elements {
-		if present[e] {
-			drop = append(drop, e)
-		}
-	}
+	add, drop := elementsApart(old, want)
 	if len(drop) > 0 {
 		c.DropElements = append(c.DropElements, Delta{want, drop})
 	}
 	if len(add) > 0 {
 		c.AddElements = append(c.AddElements, Delta{want, add})
 	}
+}
+
+// elementsApart are the elements that a set lacks of what is wanted, and those it
+// has beyond.
+func elementsApart(have, want *Set) (lacks, extra []Element) {
+	present := make(map[Element]bool, len(have.Elements))
+	for _, e := range have.Elements {
+		present[e] = true
+	}
+	for _, e := range want.Elements {
+		if !present[e] {
+			lacks = append(lacks, e)
+		}
+		delete(present, e)
+	}
+	for _, e := range have.Elements {
+		if present[e] {
+			extra = append(extra, e)
+		}
+	}
+	return lacks, extra
 }
 
 func (c *Changes) diffChains(have, want []*ChainState) {
@@ -322,6 +328,27 @@ func Differs(want *Chain, have *ChainState) string {
 		return "is " + have.Base.describe()
 	case have != want.state() && !slices.Equal(have.Rules, want.state().Rules):
 		return "has other rules"
+	}
+	return ""
+}
+
+// SetDiffers says how a set in the kernel differs from what is wanted, or "".
+func SetDiffers(want, have *Set) string {
+	if have == want {
+		return ""
+	}
+	if have == nil {
+		return "is absent"
+	}
+	if !have.typed(want) {
+		return "is of another type"
+	}
+	lacks, extra := elementsApart(have, want)
+	switch {
+	case len(extra) > 0:
+		return fmt.Sprintf("has %d elements too many", len(extra))
+	case len(lacks) > 0:
+		return fmt.Sprintf("lacks %d elements", len(lacks))
 	}
 	return ""
 }

@@ -93,6 +93,24 @@ func (r Rule) Digest() string {
 	return fmt.Sprintf("%016x", h.Sum64())
 }
 
+// Asks names the sets and maps that the chain's rules look up.
+func (c *Chain) Asks() []string {
+	var names []string
+	for _, r := range c.Rules {
+		for _, e := range r.Exprs {
+			switch e := e.(type) {
+			case In:
+				names = append(names, e.Set)
+			case Map:
+				names = append(names, e.Map)
+			case DNAT:
+				names = append(names, e.Map)
+			}
+		}
+	}
+	return names
+}
+
 // Text renders the table in nft's manner, in the order it was made.
 func (t *Table) Text() string {
 	var text strings.Builder
