@@ -47,6 +47,7 @@ type Inside interface {
 	// Inspect reads from the kernel what decides about one instance: its guard, the
 	// chains and sets named, and its entries in the maps that find them. Have's
 	// tables hold only that. A set that is exactly the one named is that very one.
+	// What was read once is given again as long as nobody wrote since.
 	Inspect(ctx context.Context, vpc, instance spec.UID, what Bearing) (Have, error)
 	// Counters reads the named counters of a VPC.
 	Counters(ctx context.Context, vpc spec.UID) (map[string]Count, error)

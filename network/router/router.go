@@ -269,10 +269,7 @@ func (k *Kernel) Inspect(_ context.Context, vpc, instance spec.UID, what network
 	if have.Guard, err = s.nft.ReadChains(ruleset.Netdev, network.GuardName(instance)); err != nil {
 		return have, err
 	}
-	if have.Router, err = s.nft.ReadChains(ruleset.INet, what.Chains...); err != nil {
-		return have, err
-	}
-	if have.Router.Sets, err = s.evident(what.Sets); err != nil {
+	if have.Router, err = s.evident(what); err != nil {
 		return have, err
 	}
 	l, err := s.link.Get(network.LinkName(instance))
