@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -40,6 +41,7 @@ const cgroupMount = "/sys/fs/cgroup"
 type host struct {
 	config   *config.Config // what the parts are made of
 	live     atomic.Pointer[config.Config]
+	reading  sync.Mutex // one reload at a time
 	options  Options
 	log      *slog.Logger
 	logLevel *slog.LevelVar

@@ -3,9 +3,9 @@ package agent
 import (
 	"bufio"
 	"bytes"
+	"io/fs"
 	"log/slog"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 
@@ -15,9 +15,14 @@ import (
 	"github.com/gpuhost/gpuhost/agent/spec"
 )
 
-// capacity is what the machine has: processors in thousandths, memory in bytes.
-func capacity() (spec.CPU, spec.Bytes, error) {
-	text, err := os.ReadFile("/proc/meminfo")
+// onlineFile lists the machine's processors that are switched on, whichever of
+// them this process may run on.
+const onlineFile = "sys/devices/system/cpu/online"
+
+// capacity is what the machine has, as its root shows: processors in thousandths,
+// memory in bytes.
+func capacity(root fs.FS) (spec.CPU, spec.Bytes, error) {
+	text, err := fs.ReadFile(root, "proc/meminfo")
 	if err != nil {
 		return 0, 0, err
 	}
@@ -25,7 +30,33 @@ func capacity() (spec.CPU, spec.Bytes, error) {
 	if !found {
 		return 0, 0, fault.New(fault.Internal, "read /proc/meminfo", "it has no MemTotal")
 	}
-	return spec.CPU(runtime.NumCPU()) * 1000, memory, nil
+	list, err := fs.ReadFile(root, onlineFile)
+	if err != nil {
+		return 0, 0, err
+	}
+	cpus, ok := countCPUs(string(list))
+	if !ok {
+		return 0, 0, fault.New(fault.Internal, "read /"+onlineFile, "%.100q is no list of processors", list)
+	}
+	return spec.CPU(cpus) * 1000, memory, nil
+}
+
+// countCPUs counts a list in the kernel's form: "0-3,8-11".
+func countCPUs(list string) (int, bool) {
+	count := 0
+	for part := range strings.SplitSeq(strings.TrimSpace(list), ",") {
+		low, high, isRange := strings.Cut(part, "-")
+		if !isRange {
+			high = low
+		}
+		first, err := strconv.ParseUint(low, 10, 16)
+		last, err2 := strconv.ParseUint(high, 10, 16)
+		if err != nil || err2 != nil || last < first {
+			return 0, false
+		}
+		count += int(last-first) + 1
+	}
+	return count, true
 }
 
 // raiseLimits brings kernel limits to what a full host needs. An agent that may

@@ -1,6 +1,28 @@
 package agent
 
-import "testing"
+import (
+	"testing"
+	"testing/fstest"
+)
+
+// What the machine has is not what this process may run on: an agent that systemd
+// pins to the reserved processors gives instances all the others.
+func TestCapacityIsTheMachines(t *testing.T) {
+	machine := fstest.MapFS{
+		"proc/meminfo":                  {Data: []byte("MemTotal:       24683620 kB\n")},
+		"sys/devices/system/cpu/online": {Data: []byte("0-95,128-223\n")},
+	}
+	cpus, memory, err := capacity(machine)
+	if err != nil || cpus != 192_000 || memory != 24683620<<10 {
+		t.Errorf("the machine has %d and %d (%v), want 192 processors", cpus, memory, err)
+	}
+	for _, odd := range []string{"", "\n", "none", "3-1", "0-", "0,,1"} {
+		machine["sys/devices/system/cpu/online"].Data = []byte(odd)
+		if cpus, _, err := capacity(machine); err == nil {
+			t.Errorf("%q was read as %d processors", odd, cpus)
+		}
+	}
+}
 
 func TestMemTotal(t *testing.T) {
 	got, found := memTotal([]byte("MemFree: 1 kB\nMemTotal:       24683620 kB\n"))
