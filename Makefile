@@ -57,9 +57,9 @@ test-pure: ## run the pure tier only: no root, no namespaces
 test-host: deps runtime ## run the host tier only: real kernel parts, private namespaces
 	@packaging/lab/test.sh host $(TESTFLAGS)
 
-lab: ## run the lab tier: a real Debian guest
-	@echo 'error: the lab tier is not built yet' >&2
-	@exit 1
+lab: runtime build ## run the lab tier: a real Debian guest (SCENARIO='a b', KEEP=1 for its console, VERBOSE=1)
+	@packaging/bootstrap.sh lab
+	@KEEP=$(KEEP) VERBOSE=$(VERBOSE) packaging/lab/lab.sh $(SCENARIO)
 
 demo: deps runtime build ## show the main job on a simulated DGX H100 (KEEP=1 leaves it running)
 	@KEEP=$(KEEP) packaging/demo/run.sh

@@ -4,13 +4,14 @@
 #   packaging/bootstrap.sh go      a Go command at build/go/go
 #   packaging/bootstrap.sh build   … and what `make build runtime` needs
 #   packaging/bootstrap.sh test    … and what the host tier of the tests needs
+#   packaging/bootstrap.sh lab     … and what the lab needs, which is not the host tier's
 #
 # It installs Debian packages and therefore needs root for what is missing; on
 # another distribution it names what to install.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
-goal=${1:?usage: bootstrap.sh go|build|test}
+goal=${1:?usage: bootstrap.sh go|build|test|lab}
 
 # An older Go cannot follow go.mod to a newer toolchain.
 go_floor=21
@@ -41,6 +42,14 @@ check_test() {
 	need nftables command -v nft
 	need iproute2 command -v ip
 	need util-linux command -v unshare
+}
+
+check_lab() {
+	need busybox-static /bin/busybox --list
+	need qemu-system-x86 command -v qemu-system-x86_64
+	need qemu-utils command -v qemu-img
+	need e2fsprogs command -v mke2fs
+	need mmdebstrap command -v mmdebstrap
 }
 
 die() {
@@ -96,7 +105,8 @@ case $goal in
 go) need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt ;;
 build) check_build ;;
 test) check_build && check_test ;;
-*) die "unknown goal $goal" "go, build or test" ;;
+lab) check_build && check_lab ;;
+*) die "unknown goal $goal" "go, build, test or lab" ;;
 esac
 if ((${#missing[@]})); then
 	install "${missing[@]}"

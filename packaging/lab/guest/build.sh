@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Builds the lab's guest into a folder: root.img (Debian 12 with systemd, ext4),
+# and the kernel and initrd that are in it.
+#
+#   packaging/lab/guest/build.sh DIR
+#
+# A stamp of what decides the result (this script and files/) makes a second call
+# free. What the agent brings is not in the image: it comes on a second drive, so
+# that a changed agent needs no new image. Needs root, mmdebstrap, e2fsprogs and a
+# Debian mirror.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+out=${1:?usage: build.sh DIR}
+mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+
+# What an operator's host has, and what scenarios look with: nc, dmsetup.
+packages=(
+	systemd systemd-sysv udev dbus kmod linux-image-amd64
+	nftables iproute2 procps netcat-openbsd busybox-static dmsetup
+)
+
+# Nobody reads them in the guest, and they are half of the files.
+unread=(/usr/share/doc/* /usr/share/man/* /usr/share/locale/* /usr/share/info/*)
+
+# Without them the initrd holds a driver for every disk there is, and takes
+# longer to unpack than the system to start.
+initrd_modules='virtio_pci virtio_blk ext4 crc32c_generic'
+
+stamp() { (cd "$here" && find build.sh files -type f | LC_ALL=C sort | xargs sha256sum) | sha256sum; }
+
+bootstrap() {
+	local options=(--aptopt='APT::Install-Recommends "false"')
+	for path in "${unread[@]}"; do
+		options+=(--dpkgopt="path-exclude=$path")
+	done
+	mmdebstrap --quiet --variant=minbase --include="$(IFS=, && echo "${packages[*]}")" "${options[@]}" \
+		--essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d"' \
+		--essential-hook='echo MODULES=list >"$1/etc/initramfs-tools/conf.d/lab"' \
+		--essential-hook="printf '%s\n' $initrd_modules >\"\$1/etc/initramfs-tools/modules\"" \
+		--customize-hook="copy-in $here/files/etc /" \
+		--customize-hook='systemctl --root="$1" enable lab-outside.service lab-driver.service' \
+		--customize-hook='chroot "$1" passwd --delete root' \
+		bookworm "$1" "$mirror"
+	# No update comes by itself into a machine that has no network.
+	systemctl --root="$1" --quiet mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer
+}
+
+want=$(stamp)
+if [[ -f $out/.stamp && $(<"$out/.stamp") == "$want" ]]; then
+	exit 0
+fi
+echo 'building the guest image (a few minutes, once)' >&2
+rm -rf "${out:?}"/* "$out/.stamp"
+tree=$(mktemp -d "$out/tree.XXXXXX")
+trap 'rm -rf "$tree"' EXIT
+bootstrap "$tree"
+cp "$tree"/boot/vmlinuz-* "$out/vmlinuz"
+cp "$tree"/boot/initrd.img-* "$out/initrd"
+mke2fs -q -t ext4 -L gpuhost-guest -d "$tree" "$out/root.img" 4G
+echo "$want" >"$out/.stamp"
