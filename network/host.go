@@ -46,12 +46,17 @@ const (
 // PlanHost makes the steps that bring the host to what is wanted; a nil want
 // removes everything. No device forwards before the table that keeps its
 // neighbours apart is in force, nor after that table is gone.
+//
+// What keeps tenants apart, from the host and from its networks comes first,
+// together with the end of what is published no longer. It waits for nothing that
+// somebody publishes.
 func (p *Planner) PlanHost(want *HostWant, have HostHave) (plan.Plan, error) {
 	if want == nil {
 		return p.planNoHost(have), nil
 	}
 	load := HostArgs{Opened: have.ours()}
-	load.Table = p.CompileHost(*want, load.Opened)
+	whole := p.CompileHost(*want, load.Opened)
+	load.Table = withdrawn(whole, have.Table)
 	load.Changes = ruleset.Diff(have.Table, load.Table).Summary()
 	if !slices.Equal(load.Opened, have.Opened) {
 		load.Changes = append(load.Changes, "for tenants alone forward: "+strings.Join(load.Opened, " "))
@@ -63,7 +68,28 @@ func (p *Planner) PlanHost(want *HostWant, have HostHave) (plan.Plan, error) {
 	if shut := have.shut(); len(shut) > 0 {
 		steps = append(steps, p.hostStep(VerbForward, "tenants' traffic may cross them: "+strings.Join(shut, " "), ForwardArgs{Open: shut}, VerbLoadHost))
 	}
+	if changes := ruleset.Diff(load.Table.State(), whole).Summary(); len(changes) > 0 {
+		publish := HostArgs{Changes: changes, Opened: load.Opened, Table: whole}
+		steps = append(steps, p.hostStep(VerbPublish, strings.Join(changes, "; "), publish, VerbLoadHost))
+	}
 	return plan.Of(steps...), nil
+}
+
+// withdrawn is a table without the published ports that are not in force yet.
+func withdrawn(whole *ruleset.Table, have *ruleset.State) *ruleset.Table {
+	old := have.Set(publishMap)
+	table := &ruleset.Table{Family: whole.Family, Name: whole.Name, Counters: whole.Counters, Sets: slices.Clone(whole.Sets), Chains: whole.Chains}
+	for i, set := range table.Sets {
+		if set.Name != publishMap {
+			continue
+		}
+		kept := *set
+		kept.Elements = slices.DeleteFunc(slices.Clone(set.Elements), func(e ruleset.Element) bool {
+			return old == nil || !slices.Contains(old.Elements, e)
+		})
+		table.Sets[i] = &kept
+	}
+	return table
 }
 
 func (p *Planner) planNoHost(have HostHave) plan.Plan {

@@ -13,7 +13,7 @@ import (
 )
 
 // The verbs. On a VPC: open, load, close. On an instance: attach, prove-guard,
-// detach. On the host: load-host, forward.
+// detach. On the host: load-host, forward, publish.
 const (
 	VerbOpen       = "open"
 	VerbLoad       = "load"
@@ -23,6 +23,7 @@ const (
 	VerbDetach     = "detach"
 	VerbLoadHost   = "load-host"
 	VerbForward    = "forward"
+	VerbPublish    = "publish"
 )
 
 // OpenArgs are what open needs.

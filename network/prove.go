@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
@@ -133,6 +134,30 @@ func entryControl(router *ruleset.State, instance spec.UID) spec.Control {
 	c.Found, c.Pass = c.Expected, true
 	if !found(fromMap, from) || !found(toMap, to) {
 		c.Found, c.Pass = "an entry is missing or another", false
+	}
+	return c
+}
+
+// ProveHost reads the host's own table and says whether it keeps tenants from the
+// host, its networks and each other as is wanted. A port that is not published yet
+// harms nobody; one that nobody wants published does.
+func (r *Room) ProveHost(ctx context.Context, want HostWant) (spec.Control, error) {
+	have, err := r.deps.Kernel.ObserveHost(ctx)
+	if err != nil {
+		return spec.Control{}, err
+	}
+	return proveHost(r.host.CompileHost(want, have.ours()), have), nil
+}
+
+func proveHost(want *ruleset.Table, have HostHave) spec.Control {
+	safe := withdrawn(want, have.Table)
+	what := Bearing{Sets: safe.Sets}
+	for _, c := range safe.Chains {
+		what.Chains = append(what.Chains, c.Name)
+	}
+	c := bearingControl("N8", "the host's own table keeps tenants from the host, its networks and each other", safe, have.Table, what)
+	if opened := have.ours(); c.Pass && !slices.Equal(opened, have.Opened) {
+		c.Found, c.Pass = "not noted as forwarding for tenants alone: "+strings.Join(opened, " "), false
 	}
 	return c
 }

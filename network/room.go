@@ -123,7 +123,7 @@ func (r *Room) apply(ctx context.Context, step plan.Step) error {
 		return r.deps.Kernel.Load(ctx, vpc, args)
 	case VerbClose:
 		return r.close(ctx, vpc)
-	case VerbLoadHost:
+	case VerbLoadHost, VerbPublish:
 		args, err := plan.ArgsAs[HostArgs](step)
 		if err != nil {
 			return err

@@ -16,10 +16,36 @@ import (
 // hostSpace is the host's own namespace. mu guards nft; link has a lock of its
 // own because every VPC's lane uses it.
 type hostSpace struct {
-	mu   sync.Mutex
-	nft  *nft.Conn
-	flow *flow.Conn
-	link *sharedLink
+	mu    sync.Mutex
+	known hostMemory
+	nft   *nft.Conn
+	flow  *flow.Conn
+	link  *sharedLink
+}
+
+// hostMemory is the host's own table as it was read at a generation of the host's
+// rules, which everybody's changes count up.
+type hostMemory struct {
+	valid      bool
+	generation uint32
+	table      *ruleset.State
+}
+
+// read gives the host's own table as it is in the kernel.
+func (h *hostSpace) read() (*ruleset.State, error) {
+	generation, err := h.nft.Generation()
+	if err != nil {
+		return nil, err
+	}
+	if h.known.valid && h.known.generation == generation {
+		return h.known.table, nil
+	}
+	h.known = hostMemory{}
+	table, err := h.nft.Read(ruleset.INet)
+	if err == nil {
+		h.known = hostMemory{true, generation, table}
+	}
+	return table, err
 }
 
 func (h *hostSpace) close() error {
@@ -55,7 +81,7 @@ func (k *Kernel) openHost() error {
 func (k *Kernel) ObserveHost(context.Context) (network.HostHave, error) {
 	k.host.mu.Lock()
 	defer k.host.mu.Unlock()
-	table, err := k.host.nft.Read(ruleset.INet)
+	table, err := k.host.read()
 	if err != nil {
 		return network.HostHave{}, err
 	}
@@ -88,7 +114,7 @@ func (k *Kernel) LoadHost(_ context.Context, load network.HostArgs) error {
 	if err := k.noteOpened(load.Opened); err != nil {
 		return err
 	}
-	have, err := k.host.nft.Read(ruleset.INet)
+	have, err := k.host.read()
 	if err != nil {
 		return err
 	}

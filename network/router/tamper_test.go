@@ -117,3 +117,91 @@ func TestAnOwnChangeIsProvedAnew(t *testing.T) {
 		}
 	}
 }
+
+// hostWant is what the host should do for these networks.
+func hostWant(vpcs ...*network.VPC) network.HostWant {
+	want := network.HostWant{Uplink: "uplink"}
+	for _, v := range vpcs {
+		h := network.HostVPC{UID: v.UID, Transit: v.Transit}
+		for _, e := range v.Endpoints {
+			h.Publish = append(h.Publish, e.Publish...)
+		}
+		want.VPCs, want.Protected = append(want.VPCs, h), v.Protected
+	}
+	return want
+}
+
+func TestTamperingWithTheHostIsFound(t *testing.T) {
+	w := newWorld(t, guardFirst)
+	v := w.vpc("vpca", 0)
+	w.endpoint(v, "web1", "10.0.1.10", "web")
+	v.Endpoints[0].Publish = []spec.Publish{{HostPort: 8080, Port: 80, Protocol: "tcp"}}
+	w.converge(v.UID, v)
+	w.host([]*network.VPC{v})
+	table := "inet " + network.TableName(hostID)
+	for _, tt := range []struct{ name, tamper string }{
+		{"table gone", "flush ruleset"},
+		{"a port more", "add element " + table + " publish { tcp . 22 : 100.127.0.1 }"},
+		{"a port elsewhere", "delete element " + table + " publish { tcp . 8080 }; add element " + table + " publish { tcp . 8080 : 192.0.2.2 }"},
+		{"protected networks gone", "flush set " + table + " protected"},
+		{"link not known", "delete element " + table + " transit { \"gt-vpca\" }"},
+		{"forwards for everybody", "flush set " + table + " opened"},
+		{"tenants let through", "insert rule " + table + " from_tenants accept"},
+		{"the host open to tenants", "flush chain " + table + " input"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			prove := func() spec.Control {
+				c, err := w.room.ProveHost(context.Background(), hostWant(v))
+				w.must(err)
+				return c
+			}
+			if c := prove(); !c.Pass || c.ID != "N8" {
+				t.Fatalf("before: %+v", c)
+			}
+			w.run("nft", tt.tamper)
+			if c := prove(); c.Pass {
+				t.Error("it is not found")
+			}
+			w.host([]*network.VPC{v})
+		})
+	}
+	w.run("nft", "delete", "element", "inet", network.TableName(hostID), "publish", "{ tcp . 8080 }")
+	if c, err := w.room.ProveHost(context.Background(), hostWant(v)); err != nil || !c.Pass {
+		t.Errorf("a port that is not published harms somebody: %+v, %v", c, err)
+	}
+}
+
+// Two networks that publish one port: what keeps tenants apart is in force
+// nevertheless, for a third as well.
+func TestABrokenPublishLeavesTheGuard(t *testing.T) {
+	w := newWorld(t, guardFirst)
+	a, b, c := w.vpc("vpca", 0), w.vpc("vpcb", 1), w.vpc("vpcc", 2)
+	for _, v := range []*network.VPC{a, b} {
+		w.endpoint(v, spec.UID(v.UID[3:]+"one"), "10.0.1.10", "web")
+		v.Endpoints[0].Publish = []spec.Publish{{HostPort: 8080, Port: 80, Protocol: "tcp"}}
+		w.converge(v.UID, v)
+	}
+	w.endpoint(c, "cone", "10.0.1.10", "web")
+	w.converge(c.UID, c)
+	want := hostWant(a, b, c)
+	have, err := w.room.ObserveHost(context.Background())
+	w.must(err)
+	p, err := w.room.PlanHost(&want, have)
+	w.must(err)
+	ordered, err := p.Ordered()
+	w.must(err)
+	var failed []string
+	for _, s := range ordered.Steps {
+		if err := w.room.Apply(context.Background(), s, nil); err != nil {
+			failed = append(failed, s.Verb)
+		}
+	}
+	if len(failed) != 1 || failed[0] != network.VerbPublish {
+		t.Errorf("steps that failed: %v, want only publish", failed)
+	}
+	if c, err := w.room.ProveHost(context.Background(), want); err != nil || !c.Pass {
+		t.Errorf("the guard is not in force: %+v, %v", c, err)
+	}
+	w.serve("operator", 80)
+	w.refused("cone", management, 80)
+}

@@ -272,14 +272,8 @@ func (w *world) host(vpcs []*network.VPC) {
 	w.t.Helper()
 	var want *network.HostWant
 	if vpcs != nil {
-		want = &network.HostWant{Uplink: "uplink"}
-		for _, v := range vpcs {
-			h := network.HostVPC{UID: v.UID, Transit: v.Transit}
-			for _, e := range v.Endpoints {
-				h.Publish = append(h.Publish, e.Publish...)
-			}
-			want.VPCs, want.Protected = append(want.VPCs, h), v.Protected
-		}
+		all := hostWant(vpcs...)
+		want = &all
 	}
 	have, err := w.room.ObserveHost(context.Background())
 	w.must(err)
