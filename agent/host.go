@@ -245,7 +245,7 @@ func (h *host) openRooms(context.Context) error {
 
 func (h *host) openLoop(ctx context.Context) error {
 	var err error
-	if h.cpus, h.memory, err = capacity(); err != nil {
+	if h.cpus, h.memory, err = capacity(os.DirFS("/")); err != nil {
 		return err
 	}
 	protection, err := newProtection(h.config.Network, net.InterfaceAddrs)
