@@ -12,6 +12,7 @@ import (
 	"github.com/gpuhost/gpuhost/agent/api"
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/health"
+	"github.com/gpuhost/gpuhost/agent/reconcile"
 	"github.com/gpuhost/gpuhost/agent/service"
 	"github.com/gpuhost/gpuhost/drivers/gpu"
 )
@@ -73,7 +74,7 @@ func (h *host) backend() api.Backend {
 		Images:  service.Images{Loop: h.loop, Store: h.store, Runtime: h.runtime, Secrets: secrets{h.store}},
 		History: service.History{Loop: h.loop, Store: h.store},
 		Host: service.Host{
-			Loop: h.loop, Store: h.store, Settings: h.settings, Samples: h.samples.get, Controls: h.readControls, Parts: h.parts, Checks: h.doctor,
+			Loop: h.loop, Store: h.store, Settings: h.settings, ReadFiles: h.reload, Samples: h.samples.get, Controls: h.readControls, Parts: h.parts, Checks: h.doctor,
 			Facts: service.HostFacts{
 				HostID: h.id, Version: h.options.Version, Sim: h.options.Sim, Started: h.started,
 				CPUs: h.cpus, Memory: h.memory,
@@ -83,15 +84,25 @@ func (h *host) backend() api.Backend {
 }
 
 // ready says what the agent still waits for: a part beside it, or a lane that does
-// not get done what it should.
+// not get done what it should. A task's problem (bad settings, a GPU that hangs, a
+// taken port) is in status and doctor and no reason to take the host out of
+// service: what was in force is, and mending it disturbs nobody. Whoever rolls out
+// settings learns of a bad file from the exit code of gpuhost config reload.
 func (h *host) ready(ctx context.Context) error {
 	for _, p := range h.parts(ctx) {
 		if !p.Ready {
 			return fault.New(fault.Temporary, "wait for "+p.Name, "%s", p.Message)
 		}
 	}
-	if found := h.loop.Problems(); len(found) > 0 {
-		return fault.New(fault.Temporary, "wait for "+found[0].Name, "%w", found[0].Err)
+	return blocking(h.loop.Problems())
+}
+
+// blocking is the first problem that keeps what is wanted from being in force.
+func blocking(found []reconcile.Problem) error {
+	for _, p := range found {
+		if !p.Task {
+			return fault.New(fault.Temporary, "wait for "+p.Name, "%w", p.Err)
+		}
 	}
 	return nil
 }

@@ -47,7 +47,8 @@ func TestAReloadOfTheSettings(t *testing.T) {
 		write(step.file)
 		told.Reset()
 		bad := ""
-		if err := h.readSettings(); err != nil {
+		waiting, err := h.readSettings()
+		if err != nil {
 			bad = err.Error()
 		}
 		if got := h.settings(); level.Level() != step.level || got.Audit.Policy != step.policy || got.Metrics.Listen != cfg.Metrics.Listen {
@@ -55,6 +56,9 @@ func TestAReloadOfTheSettings(t *testing.T) {
 		}
 		if (bad == "") != (step.bad == "") || !strings.Contains(bad, step.bad) {
 			t.Errorf("%s: the error is %q, want one of %q", step.name, bad, step.bad)
+		}
+		if got := strings.Join(waiting, " "); got != step.waits {
+			t.Errorf("%s: %q waits for a restart, want %q", step.name, got, step.waits)
 		}
 		if waits := told.String(); (waits == "") != (step.waits == "") || !strings.Contains(waits, step.waits) {
 			t.Errorf("%s: the log is %q, want one of %q", step.name, waits, step.waits)

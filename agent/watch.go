@@ -134,7 +134,7 @@ func trafficOf(o *spec.Object, t network.Traffic) []telemetry.Traffic {
 // is told; by policy the instance is fenced. One that cannot be looked at keeps
 // nobody else from being looked at.
 func (h *host) audit(ctx context.Context) error {
-	return h.loop.AuditRounds(ctx, h.config.Audit.Interval, h.readControls, func(o *spec.Object, controls []spec.Control, err error) {
+	return h.loop.AuditRounds(ctx, func() time.Duration { return h.settings().Audit.Interval }, h.readControls, func(o *spec.Object, controls []spec.Control, err error) {
 		if err != nil {
 			h.log.Warn("audit", "object", o.Ref().String(), "error", err)
 		}

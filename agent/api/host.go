@@ -82,3 +82,7 @@ func getDoctor(s *Server, c *call) (List[CheckResult], error) {
 func getConfig(s *Server, c *call) (List[Setting], error) {
 	return listOf(s.backend.Host.Config(c.r.Context()))
 }
+
+func postReload(s *Server, c *call) (ReloadResult, error) {
+	return s.backend.Host.Reload(c.r.Context())
+}

@@ -80,6 +80,9 @@ type Host interface {
 	Doctor(ctx context.Context, checks []string) ([]CheckResult, error)
 	// Config is the settings in force, each with its origin; secrets are redacted.
 	Config(ctx context.Context) ([]Setting, error)
+	// Reload reads the files of settings and desired state again. What is bad is the
+	// error, and what was in force stays so.
+	Reload(ctx context.Context) (ReloadResult, error)
 }
 
 // History is what happened.

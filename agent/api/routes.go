@@ -29,7 +29,7 @@ func probeRoutes() []Route {
 	const get = http.MethodGet
 	return []Route{
 		{Method: get, Path: "/healthz", Access: AccessAnyone, Summary: "Whether the agent answers", Answers: typeText, endpoint: raw(getHealthz)},
-		{Method: get, Path: "/readyz", Access: AccessAnyone, Summary: "Whether the parts beside the agent answer and nothing of its own work fails", Answers: typeText, endpoint: raw(getReadyz)},
+		{Method: get, Path: "/readyz", Access: AccessAnyone, Summary: "Whether the parts beside the agent answer and what is wanted is in force", Answers: typeText, endpoint: raw(getReadyz)},
 		{Method: get, Path: "/metrics", Access: AccessRead, Summary: "Metrics in the Prometheus text format", Answers: typeText, endpoint: raw(getMetrics)},
 		{Method: get, Path: "/v1/openapi.json", Access: AccessAnyone, Summary: "This document", endpoint: gives(getDocument)},
 		{Method: get, Path: "/v1/version", Access: AccessAnyone, Summary: "What is running", endpoint: gives(getVersion)},
@@ -59,6 +59,7 @@ func hostRoutes() []Route {
 		{Method: get, Path: "/v1/audit", Access: AccessRead, Summary: "Isolation of running instances as the kernel shows it", endpoint: gives(getAudit)},
 		{Method: get, Path: "/v1/doctor", Access: AccessRead, Summary: "Checks of the host", Query: []Param{{"check", "string", "only this check; may be repeated"}}, endpoint: gives(getDoctor)},
 		{Method: get, Path: "/v1/config", Access: AccessRead, Summary: "Settings in force", endpoint: gives(getConfig)},
+		{Method: post, Path: "/v1/config/reload", Access: AccessOperate, Summary: "Read the files of settings and desired state again; bad ones change nothing", endpoint: gives(postReload)},
 	}
 }
 

@@ -277,6 +277,11 @@ type Setting struct {
 	Origin string `json:"origin"` // "default", a file with line, "flag"
 }
 
+// ReloadResult is what a reload left for a restart.
+type ReloadResult struct {
+	Waiting []string `json:"waiting,omitempty"` // settings that differ and are not in force
+}
+
 // Event is one thing that happened. Numbers grow, never repeat, and jump where the
 // agent was restarted: a reader that goes on behind the last it saw misses nothing.
 type Event struct {

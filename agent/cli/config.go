@@ -18,7 +18,7 @@ import (
 func (a *app) configCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "config", Short: "The agent's own settings", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(a.configShowCommand(), a.configCheckCommand(),
+	cmd.AddCommand(a.configShowCommand(), a.configCheckCommand(), a.configReloadCommand(),
 		&cobra.Command{Use: "defaults", Short: "Every setting with what it means, as a file to start from", Args: args(0, 0, "no arguments"),
 			RunE: func(*cobra.Command, []string) error {
 				_, err := fmt.Fprint(a.Out, config.DefaultText())
@@ -56,6 +56,39 @@ func (a *app) configCheckCommand() *cobra.Command {
 			a.say("the settings are right")
 			return nil
 		}}
+}
+
+func (a *app) configReloadCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "reload", Short: "Have the agent read its settings and spec.d again", Args: args(0, 0, "no arguments"),
+		Long: `Have the agent read its settings and spec.d again, and wait until it has.
+
+What is bad is the error here and a problem in gpuhost status; what was in force stays so, and
+tenants notice nothing. Settings that cannot change while the agent runs are named: they are in
+force after a restart of the agent.`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.reload(cmd.Context()) },
+	}
+}
+
+func (a *app) reload(ctx context.Context) error {
+	c, err := a.connect()
+	if err != nil {
+		return err
+	}
+	result, err := c.Reload(ctx)
+	if err != nil {
+		return err
+	}
+	if a.structured() {
+		return a.show(result, nil, nil)
+	}
+	for _, key := range result.Waiting {
+		a.say("%s is in force after a restart of the agent only", printable(key))
+	}
+	if len(result.Waiting) > 0 {
+		a.say("hint: systemctl restart gpuhost; no tenant notices")
+	}
+	return nil
 }
 
 // settings asks the agent what is in force. Files may have changed since it

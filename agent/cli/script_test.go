@@ -175,6 +175,7 @@ func host() *apitest.Backend {
 	b.Checks = []api.CheckResult{{Name: "kernel", State: api.CheckPass, Message: "6.1.0"},
 		{Name: "cgroup", State: api.CheckFail, Message: "controller cpu is missing", Hint: "boot with systemd.unified_cgroup_hierarchy=1"}}
 	b.Settings = []api.Setting{{Key: "metrics.listen", Value: "127.0.0.1:9877", Origin: "default"}}
+	b.Waiting = []string{"metrics.listen"}
 	b.Planned = []api.PlannedObject{{Object: running("acme", "train-1").Ref(), Action: api.ActionUnchanged}}
 	b.Log = "one\ntwo\n"
 	b.AddImage(api.Image{Tenant: "acme", Name: "debian:12", Digest: "sha256:0123456789abcdef0123", Bytes: 3 << 20, UsedBy: []string{"train-1"}})

@@ -44,3 +44,8 @@ func (c *Client) Doctor(ctx context.Context, checks []string) ([]api.CheckResult
 func (c *Client) Config(ctx context.Context) ([]api.Setting, error) {
 	return items[api.Setting](ctx, c, at("config"), nil)
 }
+
+// Reload has the agent read its settings and desired state again.
+func (c *Client) Reload(ctx context.Context) (api.ReloadResult, error) {
+	return do[api.ReloadResult](ctx, c, request{method: http.MethodPost, path: at("config", "reload")}, nil)
+}

@@ -5,7 +5,7 @@ package config
 func (c *Config) Reload(next *Config) (inForce *Config, waiting []string) {
 	merged := *c
 	merged.Log.Level = next.Log.Level
-	merged.Audit.Policy = next.Audit.Policy
+	merged.Audit = next.Audit
 	merged.Images.DiskHigh, merged.Images.DiskLow = next.Images.DiskHigh, next.Images.DiskLow
 	merged.origins = make(map[string]string, len(next.origins))
 	wanted := table(next)

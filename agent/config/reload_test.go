@@ -16,7 +16,7 @@ func TestReloadTakesWhatMayChange(t *testing.T) {
 	}
 	old := load(map[string]string{"network.mtu": "1400", "log.level": "warn"})
 	got, waiting := old.Reload(load(map[string]string{
-		"log.level": "debug", "audit.policy": "report", "images.disk_high": "60", "images.disk_low": "50",
+		"log.level": "debug", "audit.interval": "5s", "audit.policy": "report", "images.disk_high": "60", "images.disk_low": "50",
 		"metrics.listen": "127.0.0.1:1", "api.group": "staff",
 	}))
 	if diff := cmp.Diff([]string{"metrics.listen", "network.mtu", "api.group"}, waiting); diff != "" {
@@ -29,7 +29,7 @@ func TestReloadTakesWhatMayChange(t *testing.T) {
 		}
 	}
 	want := map[string]string{
-		"network.mtu": "1400", "log.level": `"debug"`, "audit.policy": `"report"`, "images.disk_high": "60", "images.disk_low": "50",
+		"network.mtu": "1400", "log.level": `"debug"`, "audit.interval": `"5s"`, "audit.policy": `"report"`, "images.disk_high": "60", "images.disk_low": "50",
 	}
 	if diff := cmp.Diff(want, origins); diff != "" {
 		t.Error(diff)

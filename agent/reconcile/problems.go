@@ -19,6 +19,7 @@ type Problem struct {
 	Name  string // "host", "network acme/default"
 	Err   error
 	Since time.Time // of the first failure in a row
+	Task  bool      // of the agent beside its lanes: what is wanted is in force all the same
 }
 
 // problems are those there are, by lane or task. Status, doctor and readiness read
@@ -31,18 +32,17 @@ type problems struct {
 func newProblems() *problems { return &problems{by: make(map[string]Problem)} }
 
 // note remembers an error, and forgets it with the next success.
-func (p *problems) note(name string, err error, now time.Time) {
+func (p *problems) note(now Problem) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err == nil {
-		delete(p.by, name)
+	if now.Err == nil {
+		delete(p.by, now.Name)
 		return
 	}
-	since := now
-	if old, there := p.by[name]; there {
-		since = old.Since
+	if old, there := p.by[now.Name]; there {
+		now.Since = old.Since
 	}
-	p.by[name] = Problem{Name: name, Err: err, Since: since}
+	p.by[now.Name] = now
 }
 
 func (p *problems) list() []Problem {
@@ -57,7 +57,9 @@ func (p *problems) list() []Problem {
 
 // NoteProblem tells of a task of the agent that does not work, or with nil that it
 // does again.
-func (l *Loop) NoteProblem(task string, err error) { l.problems.note(task, err, l.Now()) }
+func (l *Loop) NoteProblem(task string, err error) {
+	l.problems.note(Problem{Name: task, Err: err, Since: l.Now(), Task: true})
+}
 
 // Problems lists what is not as it should be now, by name.
 func (l *Loop) Problems() []Problem {
@@ -77,7 +79,7 @@ func (l *Loop) turn(ctx context.Context, key string) (time.Duration, error) {
 	asked := l.changes.through()
 	again, err := l.work(ctx, key)
 	if ctx.Err() == nil && !strings.HasPrefix(key, instanceLane) {
-		l.problems.note(key, err, l.Now())
+		l.problems.note(Problem{Name: key, Err: err, Since: l.Now()})
 		l.pass(asked, key, err)
 	}
 	return again, err

@@ -135,7 +135,7 @@ func TestTasksTellOfTheirProblems(t *testing.T) {
 	b := newBench(t)
 	b.loop = New(Deps{Store: b.store, Now: time.Now, Log: quiet()})
 	b.loop.NoteProblem("metrics", errors.New("the port is taken"))
-	if found := b.loop.Problems(); len(found) != 1 || found[0].Name != "metrics" {
+	if found := b.loop.Problems(); len(found) != 1 || found[0].Name != "metrics" || !found[0].Task {
 		t.Errorf("problems %+v", found)
 	}
 	b.loop.NoteProblem("metrics", nil)

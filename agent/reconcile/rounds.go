@@ -28,13 +28,18 @@ const (
 // called for several instances at once.
 type AuditRound func(o *spec.Object, controls []spec.Control, err error)
 
-// AuditRounds audits every running instance once in each interval until ctx ends.
+// AuditRounds audits every running instance once in each interval until ctx ends;
+// the interval may become another one meanwhile.
 // It begins with all of them at once: what an agent that is gone had proved, its
 // successor proves again.
-func (l *Loop) AuditRounds(ctx context.Context, interval time.Duration, read AuditRead, tell AuditRound) error {
+func (l *Loop) AuditRounds(ctx context.Context, every func() time.Duration, read AuditRead, tell AuditRound) error {
 	next := make(map[spec.UID]time.Time)
-	first := l.Now()
+	first, interval := l.Now(), every()
 	for {
+		if now := every(); now != interval {
+			interval = now
+			clear(next) // each has another moment now
+		}
 		due, err := l.due(next, first, interval)
 		if err != nil {
 			l.Log.Error("list instances to audit", "error", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,7 +36,9 @@ func (d *diary) audits(name string) []time.Time {
 func (b *bench) rounds(t *testing.T, interval time.Duration, read AuditRead) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- b.loop.AuditRounds(ctx, interval, read, func(*spec.Object, []spec.Control, error) {}) }()
+	go func() {
+		done <- b.loop.AuditRounds(ctx, func() time.Duration { return interval }, read, func(*spec.Object, []spec.Control, error) {})
+	}()
 	t.Cleanup(func() { cancel(); <-done })
 }
 
@@ -140,6 +143,33 @@ func TestRoundsPassOverWhatDoesNotRun(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		if n := len(d.audits("a")); n > 0 {
 			t.Errorf("%d audits of an instance that is stopped", n)
+		}
+	})
+}
+
+// A new interval counts from now on: nobody waits for the moment that the old one,
+// an hour long, would have given.
+func TestRoundsTakeOverANewInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run()
+		defer b.halt()
+		b.write(instance("a", 0))
+		settle()
+		var interval atomic.Int64
+		interval.Store(int64(time.Hour))
+		d := &diary{at: make(map[string][]time.Time)}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		every := func() time.Duration { return time.Duration(interval.Load()) }
+		go func() { done <- b.loop.AuditRounds(ctx, every, d.read, func(*spec.Object, []spec.Control, error) {}) }()
+		t.Cleanup(func() { cancel(); <-done })
+		time.Sleep(auditLook)
+		interval.Store(int64(5 * time.Second))
+		begin := len(d.audits("a"))
+		time.Sleep(time.Minute)
+		if n := len(d.audits("a")) - begin; n < 11 {
+			t.Errorf("%d audits in a minute of an interval of 5 s", n)
 		}
 	})
 }

@@ -25,11 +25,14 @@ type Host struct {
 	Loop     *reconcile.Loop
 	Store    *store.Store
 	Settings func() *config.Config // in force at this moment
-	Facts    HostFacts
-	Samples  func() map[gpu.UUID]gpu.Sample
-	Controls reconcile.AuditRead
-	Parts    func(context.Context) []api.PartStatus
-	Checks   func(context.Context, []string) ([]api.CheckResult, error)
+	// ReadFiles reads settings and desired state again, and says which settings wait
+	// for a restart.
+	ReadFiles func(context.Context) (waiting []string, err error)
+	Facts     HostFacts
+	Samples   func() map[gpu.UUID]gpu.Sample
+	Controls  reconcile.AuditRead
+	Parts     func(context.Context) []api.PartStatus
+	Checks    func(context.Context, []string) ([]api.CheckResult, error)
 }
 
 // HostFacts do not change while the agent runs.
@@ -240,4 +243,10 @@ func (s Host) Config(context.Context) ([]api.Setting, error) {
 		out[i] = api.Setting{Key: setting.Key, Value: setting.Value, Origin: setting.Origin}
 	}
 	return out, nil
+}
+
+// Reload implements api.Host.
+func (s Host) Reload(ctx context.Context) (api.ReloadResult, error) {
+	waiting, err := s.ReadFiles(ctx)
+	return api.ReloadResult{Waiting: waiting}, err
 }

@@ -42,7 +42,8 @@ type Backend struct {
 	Reports    []api.AuditReport
 	Checks     []api.CheckResult
 	Settings   []api.Setting
-	Log        string // of every instance
+	Waiting    []string // for a restart, after a reload
+	Log        string   // of every instance
 }
 
 // New makes an empty backend.

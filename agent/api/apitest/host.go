@@ -59,6 +59,11 @@ func (b *Backend) Config(context.Context) ([]api.Setting, error) {
 	return b.Settings, b.failure("Config")
 }
 
+// Reload implements api.Host.
+func (b *Backend) Reload(context.Context) (api.ReloadResult, error) {
+	return api.ReloadResult{Waiting: b.Waiting}, b.failure("Reload")
+}
+
 func (b *Backend) failure(method string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
