@@ -57,7 +57,7 @@ func (h *host) removeNetwork(ctx context.Context) error {
 		errs = append(errs, h.kernel.Remove(ctx, uid))
 	}
 	rest := &shared{network: h.network, log: h.log}
-	return errors.Join(append(errs, rest.syncHost(ctx, nil))...)
+	return errors.Join(append(errs, rest.Publish(ctx, nil))...)
 }
 
 func (h *host) stopRuntime(ctx context.Context) error {

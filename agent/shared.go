@@ -41,14 +41,29 @@ type shared struct {
 	resolving bool
 }
 
-// Sync implements reconcile.Shared. One part that fails does not keep the others
-// from being done.
-func (s *shared) Sync(ctx context.Context, vpcs []network.VPC) error {
-	return errors.Join(s.syncHost(ctx, vpcs), s.syncNames(ctx, vpcs))
+// Guard implements reconcile.Shared. To take the table away is Publish's, which
+// first has no device forward any more.
+func (s *shared) Guard(ctx context.Context, vpcs []network.VPC) error {
+	return s.syncHost(ctx, vpcs, func(step plan.Step) bool { return len(vpcs) > 0 && step.Verb == network.VerbLoadHost })
 }
 
-// syncHost brings the host's own table and devices to the VPCs that are in force.
-func (s *shared) syncHost(ctx context.Context, vpcs []network.VPC) error {
+// Publish implements reconcile.Shared.
+func (s *shared) Publish(ctx context.Context, vpcs []network.VPC) error {
+	return s.syncHost(ctx, vpcs, func(plan.Step) bool { return true })
+}
+
+// Prove implements reconcile.Shared. Without a VPC nothing has to be kept apart.
+func (s *shared) Prove(ctx context.Context, vpcs []network.VPC) (spec.Control, error) {
+	want := s.wantHost(vpcs)
+	if want == nil {
+		return spec.Control{}, fault.New(fault.Internal, "prove the host's table", "no network is wanted on this host")
+	}
+	return s.network.ProveHost(ctx, *want)
+}
+
+// syncHost makes those steps that bring the host's own table and devices to the
+// VPCs that are in force.
+func (s *shared) syncHost(ctx context.Context, vpcs []network.VPC, which func(plan.Step) bool) error {
 	have, err := s.network.ObserveHost(ctx)
 	if err != nil {
 		return err
@@ -57,7 +72,19 @@ func (s *shared) syncHost(ctx context.Context, vpcs []network.VPC) error {
 	if err != nil {
 		return err
 	}
-	return s.apply(ctx, p)
+	ordered, err := p.Ordered()
+	if err != nil {
+		return err
+	}
+	for _, step := range ordered.Steps {
+		if !which(step) {
+			continue
+		}
+		if err := s.apply(ctx, step); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // wantHost is what the host should do for these VPCs: nothing without any.
@@ -76,18 +103,16 @@ func (s *shared) wantHost(vpcs []network.VPC) *network.HostWant {
 	return want
 }
 
-func (s *shared) apply(ctx context.Context, p plan.Plan) error {
-	for _, step := range p.Steps {
-		if err := s.network.Apply(ctx, step, func(plan.Progress) {}); err != nil {
-			return err
-		}
-		s.log.Info("step applied", "room", string(step.Room), "verb", step.Verb, "title", step.Title, "why", step.Why)
+func (s *shared) apply(ctx context.Context, step plan.Step) error {
+	if err := s.network.Apply(ctx, step, func(plan.Progress) {}); err != nil {
+		return err
 	}
+	s.log.Info("step applied", "room", string(step.Room), "verb", step.Verb, "title", step.Title, "why", step.Why)
 	return nil
 }
 
-// syncNames tells the resolver what each VPC's instances are called.
-func (s *shared) syncNames(ctx context.Context, vpcs []network.VPC) error {
+// Name implements reconcile.Shared.
+func (s *shared) Name(ctx context.Context, vpcs []network.VPC) error {
 	s.resolving = s.resolving || len(vpcs) > 0
 	if !s.resolving {
 		return nil

@@ -100,7 +100,11 @@ func (l *Loop) Guarded(ctx context.Context, uid spec.UID) (controls []spec.Contr
 		controls, err = l.Network.Prove(ctx, *want, uid)
 		return err
 	})
-	return controls, err
+	if err != nil {
+		return controls, err
+	}
+	host, err := l.provenHost(ctx)
+	return append(controls, host), err
 }
 
 // inVPC runs f in a VPC's lane with what the VPC should hold now.

@@ -141,9 +141,13 @@ func vpcOf(o *spec.Object, objects []*spec.Object, transit netip.Prefix, protect
 	sort.Slice(endpoints, func(i, j int) bool { return endpoints[i].Instance < endpoints[j].Instance })
 	return network.VPC{
 		UID: o.Metadata.UID, Tenant: o.Metadata.Tenant, Name: o.Metadata.Name, CIDR: cidr,
-		Transit: network.Transit{Host: transit.Addr(), Router: transit.Addr().Next()},
+		Transit: transitOf(transit),
 		Groups:  groups, Endpoints: endpoints, Protected: protected,
 	}, nil
+}
+
+func transitOf(link netip.Prefix) network.Transit {
+	return network.Transit{Host: link.Addr(), Router: link.Addr().Next()}
 }
 
 // endpointOf is an instance's NIC, once it has an address.

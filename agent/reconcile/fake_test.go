@@ -34,6 +34,10 @@ type pretend struct {
 	log        []plan.ID
 	fail       map[plan.ID]error // one failure for each
 	looked     int               // observations of instances and VPCs
+	blind      error             // of every observation, if it is set
+	guarded    []network.VPC     // what the host's own table keeps apart
+	// noGuard and noPublish are why the host's table cannot be changed.
+	noGuard, noPublish error
 	// slow is called while a step is under way, if it is set.
 	slow func(ctx context.Context, s plan.Step) error
 }
@@ -59,6 +63,9 @@ func (f fakeIsolation) Observe(_ context.Context, lease isolation.Lease) (isolat
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.looked++
+	if f.blind != nil {
+		return isolation.Have{}, f.blind
+	}
 	have := isolation.Have{Nodes: isolation.NodesState{Complete: len(lease.GPUs) == 0}}
 	if c := f.containers[lease.UID]; c != nil {
 		have = *c
@@ -171,8 +178,8 @@ func (f fakeNetwork) Observe(_ context.Context, vpc spec.UID) (network.Have, err
 	defer f.mu.Unlock()
 	f.looked++
 	r := f.routers[vpc]
-	if r == nil {
-		return network.Have{}, nil
+	if r == nil || f.blind != nil {
+		return network.Have{}, f.blind
 	}
 	have := *r
 	have.Links = maps.Clone(r.Links)
@@ -249,7 +256,28 @@ func (s noShared) Marked(context.Context) (Marked, error) {
 
 func (noShared) DropLogs(context.Context, func(spec.UID) bool) error { return nil }
 
-func (noShared) Sync(context.Context, []network.VPC) error  { return nil }
+func (s noShared) Guard(_ context.Context, vpcs []network.VPC) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.noGuard == nil {
+		s.guarded = vpcs
+	}
+	return s.noGuard
+}
+
+func (s noShared) Publish(context.Context, []network.VPC) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.noPublish
+}
+
+func (s noShared) Prove(_ context.Context, vpcs []network.VPC) (spec.Control, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return spec.Control{ID: "N8", Pass: len(s.guarded) == len(vpcs), Found: "another table"}, nil
+}
+
+func (noShared) Name(context.Context, []network.VPC) error  { return nil }
 func (noShared) RemoveTenant(context.Context, string) error { return nil }
 
 type noMetrics struct{ rules *atomic.Int64 }

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
@@ -13,20 +14,77 @@ import (
 
 // host is one run of the lane of what all instances share.
 func (l *Loop) host(ctx context.Context) error {
+	var vpcs []network.VPC
+	var troubles error
+	err := l.lanes.with(ctx, laneGuard, func(ctx context.Context) error {
+		vpcs, troubles = l.hostVPCs(ctx)
+		if err := l.Shared.Guard(ctx, vpcs); err != nil {
+			return err
+		}
+		return l.Shared.Publish(ctx, vpcs)
+	})
+	return errors.Join(troubles, err, l.Shared.Name(ctx, vpcs))
+}
+
+// guardHost brings in force what keeps tenants apart on the host. What they publish
+// there, how they are called, and what is wrong with another VPC does not matter.
+func (l *Loop) guardHost(ctx context.Context) error {
+	return l.lanes.with(ctx, laneGuard, func(ctx context.Context) error {
+		vpcs, _ := l.hostVPCs(ctx) // the host's lane tells of the others' troubles
+		return l.Shared.Guard(ctx, vpcs)
+	})
+}
+
+// provenHost proves that the host keeps tenants apart. Where it does not it is
+// brought there first: a change may have been under way, or somebody tampered.
+func (l *Loop) provenHost(ctx context.Context) (c spec.Control, err error) {
+	err = l.lanes.with(ctx, laneGuard, func(ctx context.Context) error {
+		vpcs, _ := l.hostVPCs(ctx)
+		if c, err = l.Shared.Prove(ctx, vpcs); err != nil || c.Pass {
+			return err
+		}
+		l.Log.Warn("the host's table was not as wanted", "found", c.Found)
+		l.lanes.trigger(laneHost) // what it publishes may be gone, too
+		if err := l.Shared.Guard(ctx, vpcs); err != nil {
+			return err
+		}
+		c, err = l.Shared.Prove(ctx, vpcs)
+		return err
+	})
+	return c, err
+}
+
+// hostVPCs are the VPCs that the host has to do with. One that is in trouble has at
+// least its link there, which stays guarded; the error says what the trouble is.
+func (l *Loop) hostVPCs(ctx context.Context) ([]network.VPC, error) {
 	networks, err := l.Store.List(spec.KindNetwork, "")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var vpcs []network.VPC
-	var errs []error
+	var troubles []error
 	for _, o := range networks {
 		want, err := l.wantVPC(ctx, o)
-		errs = append(errs, err) // one VPC's trouble is not the others'
-		if err == nil && want != nil {
+		if err != nil {
+			troubles = append(troubles, err)
+			want = l.linkedVPC(o)
+		}
+		if want != nil {
 			vpcs = append(vpcs, *want)
 		}
 	}
-	return errors.Join(append(errs, l.Shared.Sync(ctx, vpcs))...)
+	return vpcs, errors.Join(troubles...)
+}
+
+// linkedVPC is a VPC of which only its link to the host is known; nil where it has
+// none.
+func (l *Loop) linkedVPC(o *spec.Object) *network.VPC {
+	value, has := l.Store.ClaimOf(poolTransit, o.Metadata.UID)
+	link, err := netip.ParsePrefix(value)
+	if !has || err != nil {
+		return nil
+	}
+	return &network.VPC{UID: o.Metadata.UID, Tenant: o.Metadata.Tenant, Name: o.Metadata.Name, Transit: transitOf(link)}
 }
 
 // sweep looks for what carries our mark and is no longer stored: a crash between

@@ -23,6 +23,7 @@ const resync = 2 * time.Minute
 const (
 	laneGPUs     = "gpus"
 	laneHost     = "host"
+	laneGuard    = "guard" // of the host's own table; it has no runs of its own
 	laneSweep    = "sweep"
 	instanceLane = "instance/"
 	vpcLane      = "vpc/"

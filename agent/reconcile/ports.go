@@ -42,11 +42,19 @@ type EndpointPlanner interface {
 }
 
 // Shared is what all instances have in common on the host and no room's planner
-// owns: the host's NAT, the DNS tables and leftovers. Sync makes it as wanted and
-// is idempotent.
+// owns: the host's own table, the DNS tables and leftovers. What is told of VPCs is
+// told of all of them, in order of uid, and is idempotent.
 type Shared interface {
-	// Sync is called with every VPC in force, in order of uid.
-	Sync(ctx context.Context, vpcs []network.VPC) error
+	// Guard brings in force what keeps tenants from the host, its networks and each
+	// other. No instance starts before.
+	Guard(ctx context.Context, vpcs []network.VPC) error
+	// Publish lets tenants out and their published ports in, or with no VPC leaves
+	// the host as it was found. It comes after Guard.
+	Publish(ctx context.Context, vpcs []network.VPC) error
+	// Name tells the resolver what instances are called.
+	Name(ctx context.Context, vpcs []network.VPC) error
+	// Prove reads back from the kernel what Guard brought in force.
+	Prove(ctx context.Context, vpcs []network.VPC) (spec.Control, error)
 	// Marked lists everything on the host that carries the agent's mark.
 	Marked(ctx context.Context) (Marked, error)
 	// DropLogs removes old logs of instances that are not stored.

@@ -48,8 +48,8 @@ func (l *Loop) bring(ctx context.Context, uid spec.UID, rec *recorder) (*network
 	return want, nil
 }
 
-// guard makes sure that the rules of an instance are in force before anything of
-// it exists, its guard too where the kernel can bind one ahead of its link; else
+// guard makes sure that the rules of an instance, and the host's own, are in force
+// before anything of it exists, its guard too where the kernel can bind one ahead of its link; else
 // attach makes it before the link comes up. The caller, the instance's lane, holds the
 // VPC's lane; it is recorded with the instance.
 func (l *Loop) guard(ctx context.Context, v *view, rec *recorder) error {
@@ -60,6 +60,9 @@ func (l *Loop) guard(ctx context.Context, v *view, rec *recorder) error {
 	}
 	if want == nil {
 		return fault.New(fault.Internal, "guard "+v.object.Ref().String(), "its VPC holds no endpoint")
+	}
+	if err := l.guardHost(ctx); err != nil {
+		return err
 	}
 	v.vpc = *want
 	v.net, err = l.Network.Observe(ctx, uid)
