@@ -82,6 +82,7 @@ func (h *host) boot() {
 	})
 	h.client = h.containerd()
 	wardens := launch.New(launch.Config{Paths: h.paths})
+	h.t.Cleanup(func() { must(h.t, wardens.Close()) })
 	h.auditor = audit.New(audit.Config{Paths: h.paths, UVMMajor: uvm, Cgroups: tree, Canary: wardens})
 	h.room = isolation.New(isolation.Deps{
 		Containers: h.client, Tasks: h.client, Images: h.client, Cgroups: tree, Nodes: nodes, Pins: pins, Wardens: wardens,

@@ -2,7 +2,6 @@ package audit
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -32,8 +31,9 @@ type Cgroups interface {
 
 // Canary tries to open nodes below an instance's outer program.
 type Canary interface {
-	// Canary gives what the kernel answered; an error means that nothing was asked.
-	Canary(ctx context.Context, uid spec.UID, o canary.Options) ([]canary.Result, error)
+	// Canary gives what the kernel answered to every try; an error means that nothing
+	// was proved.
+	Canary(ctx context.Context, uid spec.UID, t canary.Tries) (canary.Answer, error)
 }
 
 // Config is what an auditor works with.
@@ -90,7 +90,7 @@ func (a *Auditor) audit(ctx context.Context, lease isolation.Lease, pid int) ([]
 	if hasEnded(task) {
 		return nil, fault.New(fault.Conflict, "", "its task ended meanwhile")
 	}
-	if err := errors.Join(facts.Tries.Err, facts.Strangers.Err); err != nil && onlyCanaryFailed(controls) {
+	if err := facts.Tries.Err; err != nil && onlyCanaryFailed(controls) {
 		return nil, fault.Wrap(fault.Temporary, "send canary", err)
 	}
 	return controls, nil
@@ -192,12 +192,13 @@ type Facts struct {
 	Devices   Fact[[]Device]
 	Outer     Fact[[]cgroup.Attached]
 	Effective Fact[[]cgroup.Attached]
-	Tries     Fact[[]canary.Result] // as host root, of granted and forbidden nodes
-	Strangers Fact[[]canary.Result] // as the tenant, of other tenants' nodes
-	Masked    Fact[[]Hidden]
-	ReadOnly  Fact[[]Hidden]
-	Shm       Fact[FileSystem]
-	Limits    map[string]Fact[string] // file of the leaf cgroup: content
+	// Tries are as host root of granted and forbidden nodes, and as the tenant of
+	// other tenants' nodes.
+	Tries    Fact[canary.Answer]
+	Masked   Fact[[]Hidden]
+	ReadOnly Fact[[]Hidden]
+	Shm      Fact[FileSystem]
+	Limits   map[string]Fact[string] // file of the leaf cgroup: content
 }
 
 // Namespaces are the links of /proc/PID/ns by name: "net" to "net:[4026531840]".

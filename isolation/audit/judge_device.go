@@ -90,18 +90,18 @@ func judgeOuter(want Want, f Facts) finding {
 // answer; ENXIO, EACCES and success all mean that they let the try through.
 func judgeCanary(want Want, f Facts) finding {
 	const expected = "EPERM for every forbidden node, none for granted ones; other tenants' nodes closed to the tenant"
-	for _, err := range []error{f.Tries.Err, f.Strangers.Err} {
-		if err != nil {
-			return unreadable(expected, err)
-		}
+	if f.Tries.Err != nil {
+		return unreadable(expected, f.Tries.Err)
 	}
 	var problems []string
 	refused, granted := 0, 0
-	for _, r := range f.Tries.Value {
+	for _, r := range f.Tries.Value.Root {
 		permitted := slices.ContainsFunc(want.Nodes, func(n isolation.Node) bool { return n.Major == r.Major && n.Minor == r.Minor })
 		switch {
 		case permitted && r.Denied():
 			problems = append(problems, fmt.Sprintf("the granted %d:%d is refused", r.Major, r.Minor))
+		case permitted && r.Errno == syscall.ENODEV:
+			problems = append(problems, fmt.Sprintf("in the place of the granted %d:%d lies another file", r.Major, r.Minor))
 		case permitted:
 			granted++
 		case !r.Denied():
@@ -110,7 +110,7 @@ func judgeCanary(want Want, f Facts) finding {
 			refused++
 		}
 	}
-	for _, r := range f.Strangers.Value {
+	for _, r := range f.Tries.Value.Tenant {
 		if r.Errno != syscall.EACCES && !r.Denied() {
 			problems = append(problems, fmt.Sprintf("as the tenant, another's %d:%d answered %s", r.Major, r.Minor, errnoName(r.Errno)))
 		}
@@ -118,7 +118,7 @@ func judgeCanary(want Want, f Facts) finding {
 	if refused == 0 {
 		problems = append(problems, "nothing was tried")
 	}
-	return conclude(expected, fmt.Sprintf("%d refused, %d let through, %d of others closed", refused, granted, len(f.Strangers.Value)), problems)
+	return conclude(expected, fmt.Sprintf("%d refused, %d let through, %d of others closed", refused, granted, len(f.Tries.Value.Tenant)), problems)
 }
 
 func errnoName(errno syscall.Errno) string {

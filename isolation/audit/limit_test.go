@@ -52,8 +52,8 @@ func (v *task) pids() []int {
 // noCanary is one that cannot run.
 type noCanary struct{}
 
-func (noCanary) Canary(context.Context, spec.UID, canary.Options) ([]canary.Result, error) {
-	return nil, errors.New("fork: resource temporarily unavailable")
+func (noCanary) Canary(context.Context, spec.UID, canary.Tries) (canary.Answer, error) {
+	return canary.Answer{}, errors.New("fork: resource temporarily unavailable")
 }
 
 // A canary that could not run is no finding: it would fence an instance of which

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gpuhost/gpuhost/isolation"
 	"github.com/gpuhost/gpuhost/isolation/warden/canary"
 )
 
@@ -20,10 +21,37 @@ const baitFolder = ".bait"
 
 var errNoCanary = errors.New("no canary to send: the warden is not configured")
 
-// tryNodes sends a canary, as host root, below the outer program: file modes do
-// not stop it, so what refuses is that program. It tries the instance's own nodes
-// and the bait.
-func (a *Auditor) tryNodes(ctx context.Context, want Want) ([]canary.Result, error) {
+// try sends a canary below the outer program, once for both: as host root to the
+// instance's own nodes and the bait, where file modes do not stop it and what refuses
+// is that program; as the tenant's mapped root to the nodes of all others.
+func (a *Auditor) try(ctx context.Context, want Want) (canary.Answer, error) {
+	if a.config.Canary == nil {
+		return canary.Answer{}, errNoCanary
+	}
+	own, err := a.ownNodes(want)
+	if err != nil {
+		return canary.Answer{}, err
+	}
+	others, inodes, err := a.othersNodes(want.Lease)
+	if err != nil {
+		return canary.Answer{}, err
+	}
+	tries := canary.Tries{Root: own, Tenant: others, UID: int(want.Lease.IDs.Start)}
+	answer, err := a.config.Canary.Canary(ctx, want.Lease.UID, tries)
+	if err != nil {
+		return canary.Answer{}, err
+	}
+	if err := errors.Join(answersAll(own, answer.Root), answersAll(others, answer.Tenant)); err != nil {
+		return canary.Answer{}, err
+	}
+	answer.Tenant = slices.DeleteFunc(answer.Tenant, func(r canary.Result) bool {
+		return r.Errno == unix.ENOENT && !isInode(r.Path, inodes[r.Path])
+	})
+	return answer, nil
+}
+
+// ownNodes are the instance's and the bait.
+func (a *Auditor) ownNodes(want Want) ([]canary.Node, error) {
 	folder, err := a.layBait()
 	if err != nil {
 		return nil, err
@@ -37,33 +65,27 @@ func (a *Auditor) tryNodes(ctx context.Context, want Want) ([]canary.Result, err
 		nodes = append(nodes, canary.Node{Path: filepath.Join(own, n.Name), Major: n.Major, Minor: n.Minor})
 	}
 	slices.SortFunc(nodes, func(a, b canary.Node) int { return strings.Compare(a.Path, b.Path) })
-	return a.send(ctx, want, canary.Options{Nodes: nodes})
+	return nodes, nil
 }
 
-// tryAsTenant sends one as the tenant's mapped root to the nodes of all others.
-func (a *Auditor) tryAsTenant(ctx context.Context, want Want) ([]canary.Result, error) {
+// othersNodes are those of all other tenants, and the inode of each.
+func (a *Auditor) othersNodes(lease isolation.Lease) ([]canary.Node, map[string]uint64, error) {
 	found, err := filepath.Glob(filepath.Join(a.config.Paths.Nodes, "*", "nvidia*"))
 	if err != nil {
-		return nil, fmt.Errorf("list nodes of other tenants: %w", err)
+		return nil, nil, fmt.Errorf("list nodes of other tenants: %w", err)
 	}
-	own := a.config.Paths.NodeDir(want.Lease.UID) + "/"
+	own := a.config.Paths.NodeDir(lease.UID) + "/"
 	var nodes []canary.Node
 	inodes := map[string]uint64{}
 	for _, path := range found {
 		var st unix.Stat_t
-		if strings.HasPrefix(path, own) || strings.Contains(path, "/"+baitFolder+"/") || unix.Lstat(path, &st) != nil || want.Lease.IDs.Contains(st.Uid) {
+		if strings.HasPrefix(path, own) || strings.Contains(path, "/"+baitFolder+"/") || unix.Lstat(path, &st) != nil || lease.IDs.Contains(st.Uid) {
 			continue // its own, gone meanwhile, or of the same tenant
 		}
 		nodes = append(nodes, canary.Node{Path: path, Major: unix.Major(st.Rdev), Minor: unix.Minor(st.Rdev)})
 		inodes[path] = st.Ino
 	}
-	if len(nodes) == 0 {
-		return nil, nil
-	}
-	results, err := a.send(ctx, want, canary.Options{Nodes: nodes, UID: int(want.Lease.IDs.Start)})
-	return slices.DeleteFunc(results, func(r canary.Result) bool {
-		return r.Errno == unix.ENOENT && !isInode(r.Path, inodes[r.Path])
-	}), err
+	return nodes, inodes, nil
 }
 
 // isInode says whether path still is what it was. Other instances end while this
@@ -73,21 +95,14 @@ func isInode(path string, inode uint64) bool {
 	return unix.Lstat(path, &st) == nil && st.Ino == inode
 }
 
-// send runs one canary and insists on an answer for every node.
-func (a *Auditor) send(ctx context.Context, want Want, o canary.Options) ([]canary.Result, error) {
-	if a.config.Canary == nil {
-		return nil, errNoCanary
-	}
-	results, err := a.config.Canary.Canary(ctx, want.Lease.UID, o)
-	if err != nil {
-		return nil, err
-	}
-	for _, n := range o.Nodes {
-		if !slices.ContainsFunc(results, func(r canary.Result) bool { return r.Path == n.Path }) {
-			return nil, fmt.Errorf("canary did not answer for %s", n.Path)
+// answersAll insists on an answer for every node.
+func answersAll(nodes []canary.Node, results []canary.Result) error {
+	for i, n := range nodes {
+		if i >= len(results) || results[i].Path != n.Path {
+			return fmt.Errorf("canary did not answer for %s", n.Path)
 		}
 	}
-	return results, nil
+	return nil
 }
 
 // layBait makes the bait once, outside every cgroup with a device program: mknod

@@ -16,13 +16,15 @@ import (
 // lateCanary finds nothing where the nodes should be, once before has happened.
 type lateCanary func()
 
-func (before lateCanary) Canary(_ context.Context, _ spec.UID, o canary.Options) ([]canary.Result, error) {
+func (before lateCanary) Canary(_ context.Context, _ spec.UID, t canary.Tries) (canary.Answer, error) {
 	before()
-	var out []canary.Result
-	for _, n := range o.Nodes {
-		out = append(out, canary.Result{Path: n.Path, Major: n.Major, Minor: n.Minor, Errno: unix.ENOENT})
+	missing := func(nodes []canary.Node) (out []canary.Result) {
+		for _, n := range nodes {
+			out = append(out, canary.Result{Path: n.Path, Major: n.Major, Minor: n.Minor, Errno: unix.ENOENT})
+		}
+		return out
 	}
-	return out, nil
+	return canary.Answer{Root: missing(t.Root), Tenant: missing(t.Tenant)}, nil
 }
 
 // A neighbour's end during the audit once fenced an instance that had done nothing.
@@ -40,14 +42,14 @@ func TestNodesOfANeighbourThatEndsAreNoFinding(t *testing.T) {
 			if err := os.WriteFile(node, nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			a := New(Config{Paths: paths, Canary: lateCanary(func() {
+			a := New(Config{Paths: paths, UVMMajor: uvm, Canary: lateCanary(func() {
 				if row.ends {
 					os.Remove(node)
 				}
 			})})
 			lease := isolation.Lease{UID: "aaaaaaaa", IDs: isolation.IDRange{Start: 1 << 20, Size: 1 << 16}}
-			got, err := a.tryAsTenant(t.Context(), Want{Lease: lease})
-			if err != nil || len(got) != row.want {
+			got, err := a.try(t.Context(), Want{Lease: lease})
+			if err != nil || len(got.Tenant) != row.want {
 				t.Errorf("%v, %v, want %d results", got, err, row.want)
 			}
 		})

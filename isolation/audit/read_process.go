@@ -33,8 +33,7 @@ func (a *Auditor) read(ctx context.Context, want Want, tid int) Facts {
 		Limits:    a.readLimits(uid),
 	}
 	a.readRoot(&f, tid)
-	f.Tries = fact(a.tryNodes(ctx, want))
-	f.Strangers = fact(a.tryAsTenant(ctx, want))
+	f.Tries = fact(a.try(ctx, want))
 	return f
 }
 

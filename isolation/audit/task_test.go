@@ -71,7 +71,9 @@ func newHost(t testing.TB) *host {
 			t.Error(err)
 		}
 	})
-	h.auditor = New(Config{Paths: h.paths, UVMMajor: uvm, Cgroups: h.tree, Canary: launch.New(launch.Config{Paths: h.paths})})
+	wardens := launch.New(launch.Config{Paths: h.paths})
+	t.Cleanup(func() { h.must(wardens.Close()) })
+	h.auditor = New(Config{Paths: h.paths, UVMMajor: uvm, Cgroups: h.tree, Canary: wardens})
 	return h
 }
 

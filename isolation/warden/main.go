@@ -3,7 +3,7 @@
 //
 //	warden log     keeps the log of one task
 //	warden exec    relays one exec session
-//	warden canary  tries to open device nodes and says what the kernel answered
+//	warden canary  tries to open device nodes in cgroups and says what the kernel answered
 //	warden services  becomes warden-services, which is a program of its own
 //
 // Fifty of them must cost next to nothing: package net and what needs it stay
@@ -79,12 +79,8 @@ func execMain(args []string) int {
 }
 
 func canaryMain(args []string) int {
-	flags := flag.NewFlagSet("warden canary", flag.ExitOnError)
-	var o probe.Options
-	flags.Var(&o.Nodes, "node", "`path:major:minor` to try; repeated")
-	flags.IntVar(&o.UID, "uid", 0, "user to try as")
-	_ = flags.Parse(args)
-	if err := probe.Run(o, os.Stdout); err != nil {
+	_ = flag.NewFlagSet("warden canary", flag.ExitOnError).Parse(args)
+	if err := probe.Run(os.Stdin, os.Stdout); err != nil {
 		return complain(err)
 	}
 	return 0

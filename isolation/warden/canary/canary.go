@@ -1,17 +1,15 @@
-// Package canary is the agent's side of `warden canary`: the arguments to start
-// it with and what its output means. isolation/warden/launch runs it in a cgroup
-// beside the task's.
+// Package canary is what the agent asks a canary and what it answers: devices to
+// try from inside an instance's cgroup, and what the kernel said to each.
+//
+//	v := canary.Visit{Cgroup: dir, Tries: canary.Tries{Root: nodes}}
+//	err := canary.WriteVisit(w, v)
+//	answer, err := canary.ReadAnswer(r, v.Tries)
+//
+// Both ends of the pipe use it. Neighbours: isolation/warden/canary/probe is the
+// canary, isolation/warden/launch keeps it, isolation/audit judges what it found.
 package canary
 
-import (
-	"bufio"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
-	"strconv"
-	"syscall"
-)
+import "syscall"
 
 // Node is a device to try, and where it lies.
 type Node struct {
@@ -19,51 +17,32 @@ type Node struct {
 	Major, Minor uint32
 }
 
+// Tries are what one visit opens for reading and writing, in this order.
+type Tries struct {
+	Root   []Node // as host root: of all walls only the device programs stand
+	Tenant []Node // as UID, without a capability
+	UID    int    // user, and group, of the tenant's tries; never 0
+}
+
+// Visit is where to try.
+type Visit struct {
+	Cgroup string // its folder
+	Tries
+}
+
 // Result is what opening one node for reading and writing came to. Errno 0 is
 // success.
 type Result struct {
-	Path  string        `json:"path"`
-	Major uint32        `json:"major"`
-	Minor uint32        `json:"minor"`
-	Errno syscall.Errno `json:"errno"`
+	Path         string
+	Major, Minor uint32
+	Errno        syscall.Errno
+}
+
+// Answer is what all tries of a visit came to, each in the order of its tries.
+type Answer struct {
+	Root, Tenant []Result
 }
 
 // Denied says that the device program refused: EPERM. Every other answer means
 // that it let the try through to file modes (EACCES) or the driver (ENXIO).
 func (r Result) Denied() bool { return r.Errno == syscall.EPERM }
-
-// Options of a run.
-type Options struct {
-	Nodes []Node
-	UID   int // user to try as; 0 stays root
-}
-
-// Args are the arguments of the warden binary.
-func (o Options) Args() []string {
-	args := []string{"canary", "--uid", strconv.Itoa(o.UID)}
-	for _, n := range o.Nodes {
-		args = append(args, "--node", fmt.Sprintf("%s:%d:%d", n.Path, n.Major, n.Minor))
-	}
-	return args
-}
-
-// Parse reads a canary's output. Half a line is an error: a canary that died has
-// proved nothing.
-func Parse(output io.Reader) ([]Result, error) {
-	var results []Result
-	lines := bufio.NewScanner(output)
-	for lines.Scan() {
-		var r Result
-		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
-			return nil, fmt.Errorf("read canary: %w", err)
-		}
-		if r.Path == "" {
-			return nil, errors.New("read canary: an answer names no node")
-		}
-		results = append(results, r)
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("read canary: %w", err)
-	}
-	return results, nil
-}

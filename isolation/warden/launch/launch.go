@@ -31,9 +31,12 @@ type Config struct {
 	Stderr *os.File
 }
 
-// Launcher starts wardens. It keeps no state: what runs is read from the kernel.
+// Launcher starts wardens. What runs is read from the kernel; all it keeps are the
+// canaries, which end with it.
 type Launcher struct {
 	config Config
+	// canaries are as many as may run; nil is one that is not started.
+	canaries chan *canaryProcess
 }
 
 var _ isolation.Wardens = (*Launcher)(nil)
@@ -43,7 +46,11 @@ func New(config Config) *Launcher {
 	if config.Services == "" {
 		config.Services = filepath.Join(filepath.Dir(config.Paths.Warden), "warden-services")
 	}
-	return &Launcher{config}
+	l := &Launcher{config: config, canaries: make(chan *canaryProcess, mostCanaries)}
+	for range mostCanaries {
+		l.canaries <- nil
+	}
+	return l
 }
 
 // Cgroups of wardens, beside those of the instances, whose names are uids of

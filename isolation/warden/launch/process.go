@@ -117,14 +117,14 @@ func limit(dir string) error {
 		"memory.high": "2147483648",    // much of it cache of what is written
 		"pids.max":    "65536",
 	} {
-		if err := limitOne(filepath.Join(dir, file), value); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := writeFile(filepath.Join(dir, file), value); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("limit cgroup of wardens: %w", err)
 		}
 	}
 	return nil
 }
 
-func limitOne(file, value string) error {
+func writeFile(file, value string) error {
 	f, err := os.OpenFile(file, os.O_WRONLY, 0)
 	if err != nil {
 		return err
