@@ -88,6 +88,9 @@ func (l *Loop) OnGPU(ctx context.Context, id gpu.UUID, makePlan func(drivers.Hav
 		if err != nil {
 			return fault.Wrap(fault.Internal, "change "+string(id), err)
 		}
+		if owner := have.Entries[id].Owner; owner != "" {
+			defer l.TriggerInstance(owner) // it may wait for the GPU it gave back
+		}
 		return l.apply(ctx, p, "", l.changes.silent())
 	})
 }

@@ -204,7 +204,7 @@ func (l *Loop) beginRun(v *view) error {
 
 // look reads what is remembered of an instance and what is there of it.
 func (l *Loop) look(ctx context.Context, o *spec.Object, w world) (*view, error) {
-	gpus, err := l.Drivers.Observe(ctx)
+	gpus, err := seen(l.Drivers.Observe(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -212,7 +212,7 @@ func (l *Loop) look(ctx context.Context, o *spec.Object, w world) (*view, error)
 	if err != nil {
 		return nil, err
 	}
-	if v.net, err = l.Network.Observe(ctx, v.at.vpc.Metadata.UID); err != nil {
+	if v.net, err = seen(l.Network.Observe(ctx, v.at.vpc.Metadata.UID)); err != nil {
 		return nil, err
 	}
 	return v, l.observe(ctx, v, w)
@@ -242,7 +242,7 @@ func (l *Loop) intend(ctx context.Context, o *spec.Object, w world, gpus drivers
 // observe reads what there is of an instance, and notes its end in a world that
 // is real.
 func (l *Loop) observe(ctx context.Context, v *view, w world) (err error) {
-	if v.have, err = l.Isolation.Observe(ctx, v.lease); err != nil {
+	if v.have, err = seen(l.Isolation.Observe(ctx, v.lease)); err != nil {
 		return err
 	}
 	return l.noteExit(v, w.claims.commits())

@@ -96,6 +96,9 @@ func (l *Loop) showNetwork(o *spec.Object, want *network.VPC, err error) {
 	switch {
 	case err != nil:
 		s.Phase = spec.PhaseFailed
+		if isUnseen(err) {
+			s.Phase = spec.PhaseUnknown
+		}
 		c.Status, c.Reason, c.Message = false, reasonOf(err), message(err)
 	case want == nil:
 		c.Message = "no instance is in it"

@@ -22,7 +22,12 @@ func (l *Loop) settle(ctx context.Context, o *spec.Object, v *view, rec *recorde
 		return 0, ctx.Err() // the agent stops; what is under way goes on with the next
 	}
 	if err != nil {
-		l.putStatus(o, failedStatus(o, l.taskOf(ctx, o), l.Now(), err))
+		task, unread := l.taskOf(ctx, o)
+		status := failedStatus(o, task, l.Now(), err)
+		if unread || isUnseen(err) {
+			status.Phase = spec.PhaseUnknown
+		}
+		l.putStatus(o, status)
 		l.eventOnce(o, "StepFailed", err)
 		rec.finish(err)
 		return 0, retryable(err)
@@ -49,15 +54,15 @@ func (l *Loop) settle(ctx context.Context, o *spec.Object, v *view, rec *recorde
 // taskOf reads an instance's task once its run has failed: it may have ended
 // before the failure or by the run itself. One that cannot be read is as it was
 // seen last.
-func (l *Loop) taskOf(ctx context.Context, o *spec.Object) isolation.Task {
+func (l *Loop) taskOf(ctx context.Context, o *spec.Object) (task isolation.Task, unread bool) {
 	have, err := l.Isolation.Observe(ctx, isolation.Lease{UID: o.Metadata.UID, Tenant: o.Metadata.Tenant, Name: o.Metadata.Name})
 	if err == nil {
-		return have.Container.Task
+		return have.Container.Task, false
 	}
 	if o.Status == nil || o.Status.Instance == nil || o.Status.Instance.Pid == 0 {
-		return isolation.Task{}
+		return isolation.Task{}, true
 	}
-	return isolation.Task{Status: isolation.TaskRunning, Pid: o.Status.Instance.Pid}
+	return isolation.Task{Status: isolation.TaskRunning, Pid: o.Status.Instance.Pid}, true
 }
 
 // retryable lets a lane rest on an error that trying again cannot mend; a change

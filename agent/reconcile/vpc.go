@@ -65,7 +65,7 @@ func (l *Loop) guard(ctx context.Context, v *view, rec *recorder) error {
 		return err
 	}
 	v.vpc = *want
-	v.net, err = l.Network.Observe(ctx, uid)
+	v.net, err = seen(l.Network.Observe(ctx, uid))
 	return err
 }
 
@@ -73,7 +73,7 @@ func (l *Loop) guard(ctx context.Context, v *view, rec *recorder) error {
 // caller holds the VPC's lane.
 func (l *Loop) convergeVPC(ctx context.Context, uid spec.UID, want *network.VPC, rec *recorder) error {
 	began := l.Now()
-	have, err := l.Network.Observe(ctx, uid)
+	have, err := seen(l.Network.Observe(ctx, uid))
 	if err != nil {
 		return err
 	}
