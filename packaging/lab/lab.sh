@@ -19,7 +19,7 @@ make_payload() {
 	mkdir -p "$payload"
 	CGO_ENABLED=0 go build -trimpath -o "$payload/driver" ./packaging/lab/guest/driver
 	build/bin/mkimage -o "$payload/busybox.tar"
-	cp -r packaging/lab/scenarios "$payload/"
+	cp -r packaging/lab/scenarios packaging/demo "$payload/"
 	cp_tree
 	mke2fs -q -F -t ext4 -L gpuhost-lab -d "$payload" "$lab/payload.img" 512M
 }
