@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/plan"
@@ -25,30 +26,46 @@ type Audited struct {
 // AuditRead reads the controls of one room.
 type AuditRead func(ctx context.Context, a Audited) ([]spec.Control, error)
 
-// errBusy says that an instance's lane is at work.
+// errBusy says that a lane is at work.
 var errBusy = errors.New("its lane is at work")
 
+// errUnknown says that the network's controls are not known: somebody is at work on
+// what decides about them. The other controls are known nevertheless.
+var errUnknown = fault.New(fault.Busy, "read the network's controls", "they are unknown while its rules are worked at; they are read again")
+
+// How long an audit waits for the lanes of its instance's network: one tenant's must
+// not hold what others wait for.
+const (
+	roundPatience = time.Second
+	askedPatience = 5 * time.Second
+)
+
 // Audit reads every control of an instance back from the kernel, waiting for its
-// lane. There are none of an instance that does not run.
+// lane. There are none of an instance that does not run. Where those of its network
+// cannot be known, that has not passed.
 func (l *Loop) Audit(ctx context.Context, o *spec.Object, read AuditRead) (controls []spec.Control, err error) {
 	err = l.lanes.with(ctx, instanceLane+string(o.Metadata.UID), func(ctx context.Context) error {
-		controls, err = l.auditHeld(ctx, o.Metadata.UID, read)
+		controls, err = l.auditHeld(ctx, o.Metadata.UID, read, askedPatience)
 		return err
 	})
+	if errors.Is(err, errUnknown) {
+		unknown := spec.Control{ID: "N", Name: "the network's controls", Expected: "known", Found: "unknown: its rules are worked at; ask again"}
+		return append(controls, unknown), nil
+	}
 	return controls, err
 }
 
-// auditAtRest is Audit for the periodic round: it does not wait for a lane at work,
-// which audits by itself before it starts anything.
+// auditAtRest is Audit for the periodic round: it does not wait for an instance's
+// lane at work, which audits by itself before it starts anything.
 func (l *Loop) auditAtRest(ctx context.Context, o *spec.Object, read AuditRead) (controls []spec.Control, err error) {
 	err = l.lanes.try(ctx, instanceLane+string(o.Metadata.UID), func(ctx context.Context) error {
-		controls, err = l.auditHeld(ctx, o.Metadata.UID, read)
+		controls, err = l.auditHeld(ctx, o.Metadata.UID, read, roundPatience)
 		return err
 	})
 	return controls, err
 }
 
-func (l *Loop) auditHeld(ctx context.Context, uid spec.UID, read AuditRead) ([]spec.Control, error) {
+func (l *Loop) auditHeld(ctx context.Context, uid spec.UID, read AuditRead, patience time.Duration) ([]spec.Control, error) {
 	o, err := l.Store.GetUID(uid)
 	if err != nil {
 		return nil, err
@@ -73,52 +90,81 @@ func (l *Loop) auditHeld(ctx context.Context, uid spec.UID, read AuditRead) ([]s
 	if err != nil {
 		return nil, err
 	}
-	guarded, err := l.Guarded(ctx, uid)
+	guarded, err := l.guarded(ctx, o, func(key string, f func(context.Context) error) error {
+		return l.lanes.within(ctx, key, patience, f)
+	})
+	if errors.Is(err, errBusy) {
+		err = errUnknown
+	}
 	return append(controls, guarded...), err
 }
 
-// Guarded reads the network controls of an instance back from the kernel. Where
-// they are not as wanted the VPC's lane brings them there first, and tells: a
-// change may have been under way, or somebody tampered.
-func (l *Loop) Guarded(ctx context.Context, uid spec.UID) (controls []spec.Control, err error) {
+// Guarded reads the network controls of an instance back from the kernel, waiting
+// for its network's lane. Where they are not as wanted the lane brings them there
+// first, and tells: a change may have been under way, or somebody tampered.
+func (l *Loop) Guarded(ctx context.Context, uid spec.UID) ([]spec.Control, error) {
 	o, err := l.Store.GetUID(uid)
 	if err != nil {
 		return nil, err
 	}
+	return l.guarded(ctx, o, func(key string, f func(context.Context) error) error {
+		return l.lanes.with(ctx, key, f)
+	})
+}
+
+// held runs f while no run of a lane is under way.
+type held func(lane string, f func(context.Context) error) error
+
+func (l *Loop) guarded(ctx context.Context, o *spec.Object, in held) ([]spec.Control, error) {
 	vpc, err := l.vpcObject(o)
 	if err != nil {
 		return nil, err
 	}
-	err = l.inVPC(ctx, vpc, func(ctx context.Context, want *network.VPC) error {
-		if controls, err = l.Network.Prove(ctx, *want, uid); err != nil || passed(controls) {
-			return err
-		}
-		l.Log.Warn("network controls were not as wanted", "object", o.Ref().String(), "found", failures(controls))
-		if err := l.convergeVPC(ctx, vpc.Metadata.UID, want, l.changes.silent()); err != nil {
-			return err
-		}
-		controls, err = l.Network.Prove(ctx, *want, uid)
+	var controls []spec.Control
+	err = in(vpcLane+string(vpc.Metadata.UID), func(ctx context.Context) error {
+		controls, err = l.provenVPC(ctx, o, vpc)
 		return err
 	})
 	if err != nil {
 		return controls, err
 	}
-	host, err := l.provenHost(ctx)
-	return append(controls, host), err
+	var host spec.Control
+	err = in(laneGuard, func(ctx context.Context) error {
+		host, err = l.provenHost(ctx)
+		return err
+	})
+	if err != nil {
+		return controls, err
+	}
+	return append(controls, host), nil
 }
 
-// inVPC runs f in a VPC's lane with what the VPC should hold now.
-func (l *Loop) inVPC(ctx context.Context, vpc *spec.Object, f func(context.Context, *network.VPC) error) error {
-	return l.lanes.with(ctx, vpcLane+string(vpc.Metadata.UID), func(ctx context.Context) error {
-		want, err := l.wantVPC(ctx, vpc)
-		if err != nil {
-			return err
-		}
-		if want == nil {
-			return fault.New(fault.Temporary, "look at "+vpc.Ref().String(), "no instance has a place in it")
-		}
-		return f(ctx, want)
-	})
+// provenVPC proves an instance's controls in its VPC. The caller holds the VPC's
+// lane.
+func (l *Loop) provenVPC(ctx context.Context, o, vpc *spec.Object) ([]spec.Control, error) {
+	uid := o.Metadata.UID
+	want, err := l.wantedVPC(ctx, vpc)
+	if err != nil {
+		return nil, err
+	}
+	controls, err := l.Network.Prove(ctx, *want, uid)
+	if err != nil || passed(controls) {
+		return controls, err
+	}
+	l.Log.Warn("network controls were not as wanted", "object", o.Ref().String(), "found", failures(controls))
+	if err := l.convergeVPC(ctx, vpc.Metadata.UID, want, l.changes.silent()); err != nil {
+		return controls, err
+	}
+	return l.Network.Prove(ctx, *want, uid)
+}
+
+// wantedVPC is what the VPC of an instance should hold now.
+func (l *Loop) wantedVPC(ctx context.Context, vpc *spec.Object) (*network.VPC, error) {
+	want, err := l.wantVPC(ctx, vpc)
+	if err == nil && want == nil {
+		err = fault.New(fault.Temporary, "look at "+vpc.Ref().String(), "no instance has a place in it")
+	}
+	return want, err
 }
 
 // proveGuard applies prove-guard: against what the VPC should hold at this
@@ -132,7 +178,11 @@ func (l *Loop) proveGuard(ctx context.Context, step plan.Step, report plan.Repor
 	if err != nil {
 		return err
 	}
-	return l.inVPC(ctx, vpc, func(ctx context.Context, want *network.VPC) error {
+	return l.lanes.with(ctx, vpcLane+string(args.VPC), func(ctx context.Context) error {
+		want, err := l.wantedVPC(ctx, vpc)
+		if err != nil {
+			return err
+		}
 		if err := l.convergeVPC(ctx, args.VPC, want, l.changes.silent()); err != nil {
 			return err
 		}

@@ -36,22 +36,20 @@ func (l *Loop) guardHost(ctx context.Context) error {
 }
 
 // provenHost proves that the host keeps tenants apart. Where it does not it is
-// brought there first: a change may have been under way, or somebody tampered.
-func (l *Loop) provenHost(ctx context.Context) (c spec.Control, err error) {
-	err = l.lanes.with(ctx, laneGuard, func(ctx context.Context) error {
-		vpcs, _ := l.hostVPCs(ctx)
-		if c, err = l.Shared.Prove(ctx, vpcs); err != nil || c.Pass {
-			return err
-		}
-		l.Log.Warn("the host's table was not as wanted", "found", c.Found)
-		l.lanes.trigger(laneHost) // what it publishes may be gone, too
-		if err := l.Shared.Guard(ctx, vpcs); err != nil {
-			return err
-		}
-		c, err = l.Shared.Prove(ctx, vpcs)
-		return err
-	})
-	return c, err
+// brought there first: a change may have been under way, or somebody tampered. The
+// caller holds the guard's lane.
+func (l *Loop) provenHost(ctx context.Context) (spec.Control, error) {
+	vpcs, _ := l.hostVPCs(ctx)
+	c, err := l.Shared.Prove(ctx, vpcs)
+	if err != nil || c.Pass {
+		return c, err
+	}
+	l.Log.Warn("the host's table was not as wanted", "found", c.Found)
+	l.lanes.trigger(laneHost) // what it publishes may be gone, too
+	if err := l.Shared.Guard(ctx, vpcs); err != nil {
+		return c, err
+	}
+	return l.Shared.Prove(ctx, vpcs)
 }
 
 // hostVPCs are the VPCs that the host has to do with. One that is in trouble has at

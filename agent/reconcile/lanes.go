@@ -205,6 +205,23 @@ func (l *lanes) with(ctx context.Context, key string, f func(context.Context) er
 	return ln.hold(ctx, func() error { return f(ctx) })
 }
 
+// within is with, but gives up when the lane is at work for longer than patience.
+func (l *lanes) within(ctx context.Context, key string, patience time.Duration, f func(context.Context) error) error {
+	ln := l.enter(key)
+	defer l.leave(key, ln)
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case ln.lock <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return errBusy
+	}
+	defer func() { <-ln.lock }()
+	return f(ctx)
+}
+
 // try is with, but gives up at once when a run of key is under way or waiting.
 func (l *lanes) try(ctx context.Context, key string, f func(context.Context) error) error {
 	ln := l.enter(key)

@@ -5,10 +5,9 @@ import (
 	"errors"
 	"hash/fnv"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/gpuhost/gpuhost/agent/spec"
 )
@@ -19,9 +18,10 @@ import (
 
 // Audit tries that came to nothing are made again after these pauses.
 const (
-	auditBusy   = 100 * time.Millisecond // the lane was at work
-	auditFailed = 5 * time.Second        // the controls could not be read
-	auditLook   = time.Second            // how often new instances are looked for
+	auditBusy    = 100 * time.Millisecond // the instance's lane was at work
+	auditUnknown = 2 * time.Second        // its network's lane was
+	auditFailed  = 5 * time.Second        // the controls could not be read
+	auditLook    = time.Second            // how often new instances are looked for
 )
 
 // AuditRound tells of one audit: the controls read, or why none could be. It may be
@@ -33,23 +33,133 @@ type AuditRound func(o *spec.Object, controls []spec.Control, err error)
 // It begins with all of them at once: what an agent that is gone had proved, its
 // successor proves again.
 func (l *Loop) AuditRounds(ctx context.Context, every func() time.Duration, read AuditRead, tell AuditRound) error {
-	next := make(map[spec.UID]time.Time)
-	first, interval := l.Now(), every()
+	r := &rounds{
+		loop: l, read: read, tell: tell, interval: every(),
+		slots: make(chan struct{}, runtime.GOMAXPROCS(0)), ended: make(chan struct{}, 1),
+		next: make(map[spec.UID]time.Time), running: make(map[spec.UID]bool), unknown: make(map[spec.UID]bool),
+	}
+	var group sync.WaitGroup
+	defer group.Wait()
+	first := l.Now()
 	for {
-		if now := every(); now != interval {
-			interval = now
-			clear(next) // each has another moment now
+		for _, o := range r.begin(first, every()) {
+			group.Go(func() { r.audit(ctx, o) })
 		}
-		due, err := l.due(next, first, interval)
-		if err != nil {
-			l.Log.Error("list instances to audit", "error", err)
-		}
-		l.auditAll(ctx, due, read, tell, func(uid spec.UID, err error) { next[uid] = nextTry(uid, l.Now(), interval, err) })
 		first = time.Time{}
-		if !pause(ctx, l.untilNext(next)) {
+		if !r.pause(ctx) {
 			return nil
 		}
 	}
+}
+
+// rounds are the audits of all instances. One that waits, for a processor or for
+// its network's lane, holds no other.
+type rounds struct {
+	loop  *Loop
+	read  AuditRead
+	tell  AuditRound
+	slots chan struct{} // whoever reads has one; as many as there are processors
+	ended chan struct{} // holds a word when an audit ended
+
+	mu       sync.Mutex // guards what follows
+	interval time.Duration
+	next     map[spec.UID]time.Time
+	running  map[spec.UID]bool
+	unknown  map[spec.UID]bool // told that its network's controls are
+}
+
+// begin gives the instances whose moment has come and that are not being audited.
+func (r *rounds) begin(first time.Time, interval time.Duration) []*spec.Object {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if interval != r.interval {
+		r.interval = interval
+		clear(r.next) // each has another moment now
+	}
+	due, err := r.loop.due(r.next, first, interval)
+	if err != nil {
+		r.loop.Log.Error("list instances to audit", "error", err)
+	}
+	due = slices.DeleteFunc(due, func(o *spec.Object) bool { return r.running[o.Metadata.UID] })
+	for _, o := range due {
+		r.running[o.Metadata.UID] = true
+	}
+	return due
+}
+
+func (r *rounds) audit(ctx context.Context, o *spec.Object) {
+	uid := o.Metadata.UID
+	controls, err := r.look(ctx, o)
+	if ctx.Err() != nil {
+		return
+	}
+	if !errors.Is(err, errBusy) {
+		r.tell(o, controls, r.news(uid, err))
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.running, uid)
+	r.next[uid] = nextTry(uid, r.loop.Now(), r.interval, err)
+	select {
+	case r.ended <- struct{}{}:
+	default:
+	}
+}
+
+// news is an audit's error without what was told already: that not all is known.
+func (r *rounds) news(uid spec.UID, err error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch known := !errors.Is(err, errUnknown); {
+	case known:
+		delete(r.unknown, uid)
+	case r.unknown[uid]:
+		return nil
+	default:
+		r.unknown[uid] = true
+	}
+	return err
+}
+
+// look has a processor until the task's own controls are read: what comes then may
+// wait for others.
+func (r *rounds) look(ctx context.Context, o *spec.Object) ([]spec.Control, error) {
+	select {
+	case r.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	release := sync.OnceFunc(func() { <-r.slots })
+	defer release()
+	return r.loop.auditAtRest(ctx, o, func(ctx context.Context, a Audited) ([]spec.Control, error) {
+		defer release()
+		return r.read(ctx, a)
+	})
+}
+
+// pause waits for the next moment, and says whether ctx still holds.
+func (r *rounds) pause(ctx context.Context) bool {
+	timer := time.NewTimer(r.untilNext())
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-r.ended:
+	case <-timer.C:
+	}
+	return true
+}
+
+func (r *rounds) untilNext() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	wait, now := auditLook, r.loop.Now()
+	for uid, at := range r.next {
+		if !r.running[uid] {
+			wait = min(wait, at.Sub(now))
+		}
+	}
+	return max(wait, 0)
 }
 
 // due are the instances whose moment has come. Those that are seen for the first
@@ -95,41 +205,12 @@ func mayRun(o *spec.Object) bool {
 	return s == nil || s.Phase == spec.PhaseRunning || s.Instance != nil && s.Instance.Pid != 0
 }
 
-// auditAll audits instances side by side, as many at once as there are processors.
-func (l *Loop) auditAll(ctx context.Context, due []*spec.Object, read AuditRead, tell AuditRound, tried func(spec.UID, error)) {
-	var group errgroup.Group
-	group.SetLimit(runtime.GOMAXPROCS(0))
-	var mu sync.Mutex
-	for _, o := range due {
-		group.Go(func() error {
-			controls, err := l.auditAtRest(ctx, o, read)
-			if ctx.Err() != nil {
-				return nil
-			}
-			if !errors.Is(err, errBusy) {
-				tell(o, controls, err)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			tried(o.Metadata.UID, err)
-			return nil
-		})
-	}
-	_ = group.Wait() // nobody fails
-}
-
-func (l *Loop) untilNext(next map[spec.UID]time.Time) time.Duration {
-	wait, now := auditLook, l.Now()
-	for _, at := range next {
-		wait = min(wait, at.Sub(now))
-	}
-	return max(wait, 0)
-}
-
 func nextTry(uid spec.UID, now time.Time, interval time.Duration, err error) time.Time {
 	switch {
 	case errors.Is(err, errBusy):
 		return now.Add(auditBusy)
+	case errors.Is(err, errUnknown):
+		return now.Add(min(auditUnknown, interval))
 	case err != nil:
 		return now.Add(min(auditFailed, interval))
 	default:

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -170,6 +171,79 @@ func TestRoundsTakeOverANewInterval(t *testing.T) {
 		time.Sleep(time.Minute)
 		if n := len(d.audits("a")) - begin; n < 11 {
 			t.Errorf("%d audits in a minute of an interval of 5 s", n)
+		}
+	})
+}
+
+// One tenant's busy network holds nobody else's audit, and of his instances what is
+// known is told; what is not is read once it can be.
+func TestABusyNetworkHoldsNobodyElsesAudit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run()
+		defer b.halt()
+		other := instance("z", 0)
+		other.Metadata.Tenant = "other"
+		all := []*spec.Object{other}
+		for i := range 4 * runtime.GOMAXPROCS(0) {
+			all = append(all, instance(fmt.Sprint("a", i), 0))
+		}
+		b.write(all...)
+		settle()
+		vpc, err := b.store.Get(spec.Ref{Kind: spec.KindNetwork, Tenant: "acme", Name: "default"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		release := make(chan struct{})
+		go func() {
+			_ = b.loop.lanes.with(t.Context(), laneOf(vpc), func(context.Context) error { <-release; return nil })
+		}()
+		synctest.Wait()
+		var mu sync.Mutex
+		known, unknown := make(map[string]int), make(map[string]int)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		read := func(context.Context, Audited) ([]spec.Control, error) {
+			return []spec.Control{{ID: "D1", Pass: true}}, nil
+		}
+		tell := func(o *spec.Object, controls []spec.Control, err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if len(controls) == 0 || controls[0].ID != "D1" {
+				t.Errorf("of %s is told %v, %v", o.Ref(), controls, err)
+			}
+			if len(controls) > 1 {
+				known[o.Metadata.Name]++
+			} else if err != nil {
+				unknown[o.Metadata.Name]++
+			}
+		}
+		go func() { done <- b.loop.AuditRounds(ctx, func() time.Duration { return time.Minute }, read, tell) }()
+		defer func() { cancel(); <-done }()
+		synctest.Wait()
+		mu.Lock()
+		if known["z"] != 1 {
+			t.Error("an instance of another tenant waits")
+		}
+		mu.Unlock()
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		mu.Lock()
+		if len(known) != 1 || len(unknown) != len(all)-1 || unknown["a0"] != 1 {
+			t.Errorf("while the network is busy: known %v, told as unknown %v", known, unknown)
+		}
+		mu.Unlock()
+		report, err := b.loop.Audit(t.Context(), b.get("a0"), read)
+		if n := len(report); err != nil || n == 0 || report[n-1].Pass {
+			t.Errorf("asked for, the audit is %+v, %v; want one that has not passed", report, err)
+		}
+		close(release)
+		time.Sleep(auditUnknown + roundPatience)
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		if len(known) != len(all) {
+			t.Errorf("once it is free: known %v", known)
 		}
 	})
 }
