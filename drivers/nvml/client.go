@@ -18,6 +18,7 @@ type Options struct {
 	Args          []string
 	Deadline      time.Duration // of one call; 2 s when zero
 	StartDeadline time.Duration // until hello; 60 s when zero: NVML takes 25 s on 8 GPUs without persistence
+	FirstDeadline time.Duration // of a helper's first call; 10 s when zero: nothing of it is in the host's memory yet
 	HungFor       time.Duration // how long a GPU that hung is left out, twice as long each time; 1 min when zero
 	Log           *slog.Logger
 }
@@ -28,6 +29,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.StartDeadline == 0 {
 		o.StartDeadline = time.Minute
+	}
+	if o.FirstDeadline == 0 {
+		o.FirstDeadline = 10 * time.Second
 	}
 	if o.HungFor == 0 {
 		o.HungFor = time.Minute
@@ -218,7 +222,7 @@ func (c *Client) ask(ctx context.Context, s *state, q Request) (Response, error)
 		if err := c.ensure(ctx, s); err != nil {
 			return Response{}, err
 		}
-		r, err := s.process.call(q, c.options.Deadline)
+		r, err := s.process.call(q, c.deadline(s.process))
 		var broken *processError
 		if !errors.As(err, &broken) {
 			return r, err
@@ -233,6 +237,14 @@ func (c *Client) ask(ctx context.Context, s *state, q Request) (Response, error)
 			return Response{}, err
 		}
 	}
+}
+
+// deadline is how long the next call may take.
+func (c *Client) deadline(p *process) time.Duration {
+	if p.lastID == 0 {
+		return max(c.options.Deadline, c.options.FirstDeadline)
+	}
+	return c.options.Deadline
 }
 
 func (c *Client) ensure(ctx context.Context, s *state) error {

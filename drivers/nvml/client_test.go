@@ -66,7 +66,7 @@ func options(args ...string) nvml.Options {
 
 func hanging(faults string) nvml.Options {
 	o := options("--sim", "dgx-h100", "--faults", faults)
-	o.Deadline = hangs
+	o.Deadline, o.FirstDeadline = hangs, hangs
 	return o
 }
 

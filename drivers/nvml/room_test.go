@@ -25,7 +25,7 @@ func newHost(t *testing.T, deadline time.Duration) hostUnderTest {
 	t.Helper()
 	faults := filepath.Join(t.TempDir(), "faults")
 	o := hanging(faults)
-	o.Deadline = deadline
+	o.Deadline, o.FirstDeadline = deadline, deadline
 	rest := drivertest.NewHost(gpu.Inventory{})
 	deps := drivers.Deps{NVML: start(t, o), Ledger: rest, Holders: rest, Servants: rest, Resetter: rest, BootID: "boot"}
 	return hostUnderTest{faults: faults, room: drivers.New(deps)}
