@@ -6,6 +6,8 @@ import (
 	"maps"
 	"net/netip"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -20,6 +22,7 @@ import (
 	"github.com/gpuhost/gpuhost/drivers/gpu"
 	"github.com/gpuhost/gpuhost/isolation"
 	"github.com/gpuhost/gpuhost/network"
+	"github.com/gpuhost/gpuhost/network/ruleset"
 )
 
 // pretend is a host in memory: real planners, the real drivers room over a real
@@ -35,7 +38,8 @@ type pretend struct {
 	fail       map[plan.ID]error // one failure for each
 	looked     int               // observations of instances and VPCs
 	blind      error             // of every observation, if it is set
-	guarded    []network.VPC     // what the host's own table keeps apart
+	counters   map[spec.UID]network.Traffic
+	guarded    []network.VPC // what the host's own table keeps apart
 	// noGuard and noPublish are why the host's table cannot be changed.
 	noGuard, noPublish error
 	// slow is called while a step is under way, if it is set.
@@ -46,6 +50,7 @@ func newPretend() *pretend {
 	return &pretend{
 		containers: make(map[spec.UID]*isolation.Have), granted: make(map[spec.UID]isolation.Lease),
 		routers: make(map[spec.UID]*network.Have), fail: make(map[plan.ID]error),
+		counters: make(map[spec.UID]network.Traffic),
 	}
 }
 
@@ -197,13 +202,64 @@ func (f fakeNetwork) Apply(_ context.Context, s plan.Step, _ plan.Report) error 
 		f.routers[spec.UID(s.Object)] = &network.Have{Namespace: true, Ready: true, Transit: args.Transit, Links: make(map[spec.UID]network.LinkState)}
 	case network.LoadArgs:
 		r := f.routers[spec.UID(s.Object)]
+		f.count(r.Router, args.Rules.Router.State())
 		r.Guard, r.Router = args.Rules.Guard.State(), args.Rules.Router.State()
 	case network.EndpointArgs:
 		return f.endpoint(s.Verb, args)
 	default:
+		f.count(f.routers[spec.UID(s.Object)].Router, nil)
 		delete(f.routers, spec.UID(s.Object)) // close
 	}
 	return nil
+}
+
+// count makes counters that begin with a table and removes those that end with one.
+func (f fakeNetwork) count(before, after *ruleset.State) {
+	for uid := range f.counters {
+		if counted(before, uid) && !counted(after, uid) {
+			delete(f.counters, uid)
+		}
+	}
+	if after == nil {
+		return
+	}
+	for _, name := range after.Counters {
+		if parts := strings.Split(name, "_"); len(parts) == 4 && !counted(before, spec.UID(parts[1])) {
+			f.counters[spec.UID(parts[1])] = network.Traffic{}
+		}
+	}
+}
+
+func counted(table *ruleset.State, uid spec.UID) bool {
+	return table != nil && slices.Contains(table.Counters, "c_"+string(uid)+"_intranet_ingress")
+}
+
+func (f fakeNetwork) Counters(_ context.Context, vpc spec.UID) (map[spec.UID]network.Traffic, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make(map[spec.UID]network.Traffic)
+	for uid, t := range f.counters {
+		if r := f.routers[vpc]; r != nil && counted(r.Router, uid) {
+			out[uid] = t
+		}
+	}
+	return out, nil
+}
+
+// packet is one that an instance sends, if it has a link.
+func (p *pretend) packet(uid spec.UID) (sent bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range p.routers {
+		if l := r.Links[uid]; l.Up && counted(r.Router, uid) {
+			t := p.counters[uid]
+			t.InternetEgress.Packets++
+			t.InternetEgress.Bytes += 100
+			p.counters[uid] = t
+			return true
+		}
+	}
+	return false
 }
 
 func (f fakeNetwork) endpoint(verb string, args network.EndpointArgs) error {

@@ -90,6 +90,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { l.lanes.run(ctx); return nil })
 	group.Go(func() error { l.resync(ctx); return nil })
+	group.Go(func() error { l.meterRounds(ctx); return nil })
 	return group.Wait()
 }
 

@@ -33,6 +33,9 @@ type Network interface {
 	Apply(ctx context.Context, step plan.Step, report plan.Report) error
 	// Prove reads an instance's network controls back from the kernel.
 	Prove(ctx context.Context, vpc network.VPC, instance spec.UID) ([]spec.Control, error)
+	// Counters reads what each instance of a VPC sent and received since its
+	// counters were made. A VPC that is not there has none.
+	Counters(ctx context.Context, vpc spec.UID) (map[spec.UID]network.Traffic, error)
 }
 
 // EndpointPlanner plans the link of one instance.

@@ -81,6 +81,9 @@ func (l *Loop) convergeVPC(ctx context.Context, uid spec.UID, want *network.VPC,
 	if err != nil || p.Empty() {
 		return err
 	}
+	if err := l.noteMeters(ctx, uid, p, have); err != nil {
+		return err
+	}
 	if err := l.apply(ctx, p, uid, rec); err != nil {
 		l.lanes.disturb(vpcLane + string(uid)) // it was left half-way
 		return err

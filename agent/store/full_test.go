@@ -145,7 +145,7 @@ func giveBack(t *testing.T, s *Store, o *spec.Object) {
 func TestReadOnlyDisk(t *testing.T) {
 	dir := smallDisk(t, "24m")
 	s := durable(t, filepath.Join(dir, "state.db"))
-	o := apply(t, s, spec.SourceAPI, network("acme", "a", "10.0.0.0/16"))[0].Object
+	o := apply(t, s, spec.SourceAPI, networkOf("acme", "a", "10.0.0.0/16"))[0].Object
 	if err := s.db.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -107,7 +107,7 @@ func TestHistoryReachesTheDisk(t *testing.T) {
 		if err := s.PutChange(&Change{ID: "c", State: ChangeDone}); err != nil {
 			t.Fatal(err)
 		}
-		apply(t, s, spec.SourceAPI, network("acme", "a", "10.0.0.0/16"))
+		apply(t, s, spec.SourceAPI, networkOf("acme", "a", "10.0.0.0/16"))
 		wantHistory(t, again(t, s))
 	})
 	t.Run("after a second", func(t *testing.T) {

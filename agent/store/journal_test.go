@@ -14,7 +14,7 @@ import (
 
 func TestRecordIsOnDisk(t *testing.T) {
 	s := fresh(t)
-	o := apply(t, s, spec.SourceAPI, network("acme", "a", "10.0.0.0/16"))[0].Object
+	o := apply(t, s, spec.SourceAPI, networkOf("acme", "a", "10.0.0.0/16"))[0].Object
 	exit := spec.ExitStatus{Code: 3, At: testNow()}
 	err := s.UpdateRecord(o.Metadata.UID, func(r *Record) { r.Restarts++; r.LastExit = &exit })
 	if err != nil {

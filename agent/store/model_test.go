@@ -53,7 +53,7 @@ func (m *machine) Apply(t *rapid.T) {
 	m.t = t
 	ref := m.ref()
 	source := rapid.SampledFrom([]spec.Source{spec.SourceAPI, spec.SourceFile, spec.SourceDefault}).Draw(t, "source")
-	o := network(ref.Tenant, ref.Name, rapid.SampledFrom([]string{"10.0.0.0/16", "10.1.0.0/16"}).Draw(t, "cidr"))
+	o := networkOf(ref.Tenant, ref.Name, rapid.SampledFrom([]string{"10.0.0.0/16", "10.1.0.0/16"}).Draw(t, "cidr"))
 	o.Metadata.Generation = rapid.Uint64Range(0, 3).Draw(t, "generation")
 	have, there := m.model.objects[ref]
 	cidr := o.Spec.(*spec.NetworkSpec).CIDR
@@ -229,10 +229,10 @@ func TestManyAtOnce(t *testing.T) {
 	var group sync.WaitGroup
 	for i := range 4 {
 		name := fmt.Sprint("n", i)
-		ref := network("acme", name, "10.0.0.0/16").Ref()
+		ref := networkOf("acme", name, "10.0.0.0/16").Ref()
 		group.Go(func() {
 			for round := range 10 {
-				applied := apply(t, s, spec.SourceAPI, network("acme", name, fmt.Sprintf("10.%d.0.0/16", round)))
+				applied := apply(t, s, spec.SourceAPI, networkOf("acme", name, fmt.Sprintf("10.%d.0.0/16", round)))
 				uid := applied[0].Object.Metadata.UID
 				errs := []error{
 					s.SetStatus(uid, spec.Status{ObservedGeneration: uint64(round)}),
@@ -259,7 +259,7 @@ func TestManyAtOnce(t *testing.T) {
 	}
 	group.Wait()
 	for i := range 4 {
-		o, err := s.Get(network("acme", fmt.Sprint("n", i), "").Ref())
+		o, err := s.Get(networkOf("acme", fmt.Sprint("n", i), "").Ref())
 		if err != nil || o.Metadata.Generation != 10 || o.Status == nil || o.Status.ObservedGeneration != 9 {
 			t.Errorf("%+v, %v", o, err)
 		}

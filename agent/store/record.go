@@ -7,6 +7,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/network"
 )
 
 // Record is what is remembered of an instance's runs, because nothing on the
@@ -20,6 +21,7 @@ type Record struct {
 	FencedRun  string           `json:"fencedRun,omitempty"`  // the run in which an isolation control failed
 	NotBefore  time.Time        `json:"notBefore,omitzero"`   // of the next try
 	FailStreak int              `json:"failStreak,omitempty"` // tries in a row that ended soon
+	Traffic    network.Meter    `json:"traffic,omitzero"`     // of all its runs
 }
 
 // Record gives what is remembered of an instance; nothing, the zero Record.

@@ -8,7 +8,7 @@ import (
 
 func TestRevisionMovesWithWhatIsServedFromMemory(t *testing.T) {
 	s := fresh(t)
-	o := apply(t, s, spec.SourceAPI, network("acme", "a", "10.0.0.0/16"))[0].Object
+	o := apply(t, s, spec.SourceAPI, networkOf("acme", "a", "10.0.0.0/16"))[0].Object
 	uid := o.Metadata.UID
 	running := spec.Status{Phase: spec.PhaseRunning}
 	for _, step := range []struct {
@@ -16,7 +16,7 @@ func TestRevisionMovesWithWhatIsServedFromMemory(t *testing.T) {
 		do    func() error
 		moves bool
 	}{
-		{"a write", func() error { apply(t, s, spec.SourceAPI, network("acme", "a", "10.1.0.0/16")); return nil }, true},
+		{"a write", func() error { apply(t, s, spec.SourceAPI, networkOf("acme", "a", "10.1.0.0/16")); return nil }, true},
 		{"a status", func() error { return s.SetStatus(uid, running) }, true},
 		{"the same status", func() error { return s.SetStatus(uid, running) }, false},
 		{"a claim", func() error { return s.Claim(t.Context(), "pool", "1", uid) }, true},

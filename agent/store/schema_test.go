@@ -84,7 +84,7 @@ func TestOpensSchema1(t *testing.T) {
 
 func TestMigrationKeepsACopy(t *testing.T) {
 	s := fresh(t)
-	apply(t, s, spec.SourceAPI, network("acme", "a", "10.0.0.0/16"))
+	apply(t, s, spec.SourceAPI, networkOf("acme", "a", "10.0.0.0/16"))
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +147,7 @@ func TestFailedMigrationChangesNothing(t *testing.T) {
 // TestUnknownFieldsOfNewerVersions: N−1 opens what N wrote.
 func TestUnknownFieldsOfNewerVersions(t *testing.T) {
 	s := fresh(t)
-	o := apply(t, s, spec.SourceAPI, network("acme", "a", "10.0.0.0/16"))[0].Object
+	o := apply(t, s, spec.SourceAPI, networkOf("acme", "a", "10.0.0.0/16"))[0].Object
 	err := s.db.Update(func(tx *bolt.Tx) error {
 		b := tx.Bucket([]byte(bucketObjects))
 		text := bytes.Replace(b.Get([]byte(o.Metadata.UID)), []byte(`"cidr"`), []byte(`"fromTheFuture":{"a":1},"cidr"`), 1)
@@ -164,7 +164,7 @@ func TestUnknownFieldsOfNewerVersions(t *testing.T) {
 
 func TestDamagedFileIsNamed(t *testing.T) {
 	s := fresh(t)
-	apply(t, s, spec.SourceAPI, network("acme", "a", "10.0.0.0/16"))
+	apply(t, s, spec.SourceAPI, networkOf("acme", "a", "10.0.0.0/16"))
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

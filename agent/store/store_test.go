@@ -67,7 +67,7 @@ func again(t testing.TB, s *Store) *Store {
 	return open(t, s.path)
 }
 
-func network(tenant, name, cidr string) *spec.Object {
+func networkOf(tenant, name, cidr string) *spec.Object {
 	return &spec.Object{
 		Kind: spec.KindNetwork, Metadata: spec.Metadata{Tenant: tenant, Name: name}, Spec: &spec.NetworkSpec{CIDR: cidr},
 	}
@@ -97,15 +97,15 @@ func wantKind(t rapid.TB, err error, kind fault.Kind) {
 
 func TestApplyLifeCycle(t *testing.T) {
 	s := fresh(t)
-	first := apply(t, s, spec.SourceAPI, network("acme", "a", "10.0.0.0/16"))[0]
+	first := apply(t, s, spec.SourceAPI, networkOf("acme", "a", "10.0.0.0/16"))[0]
 	if first.Change != Created || first.Object.Metadata.Generation != 1 || !first.Object.Metadata.UID.Valid() {
 		t.Fatalf("created %+v", first.Object.Metadata)
 	}
-	same := apply(t, s, spec.SourceAPI, network("acme", "a", "10.0.0.0/16"))[0]
+	same := apply(t, s, spec.SourceAPI, networkOf("acme", "a", "10.0.0.0/16"))[0]
 	if same.Change != Unchanged || same.Object.Metadata.Generation != 1 {
 		t.Errorf("the same again: %s, generation %d", same.Change, same.Object.Metadata.Generation)
 	}
-	changed := apply(t, s, spec.SourceAPI, network("acme", "a", "10.1.0.0/16"))[0]
+	changed := apply(t, s, spec.SourceAPI, networkOf("acme", "a", "10.1.0.0/16"))[0]
 	if changed.Change != Changed || changed.Object.Metadata.Generation != 2 || changed.Object.Metadata.UID != first.Object.Metadata.UID {
 		t.Errorf("changed: %s %+v", changed.Change, changed.Object.Metadata)
 	}
@@ -122,17 +122,17 @@ func TestApplyLifeCycle(t *testing.T) {
 func TestApplyIfMatch(t *testing.T) {
 	s := fresh(t)
 	ctx := context.Background()
-	read := apply(t, s, spec.SourceAPI, network("acme", "a", "10.0.0.0/16"))[0].Object.Clone()
-	apply(t, s, spec.SourceAPI, network("acme", "a", "10.1.0.0/16"))
+	read := apply(t, s, spec.SourceAPI, networkOf("acme", "a", "10.0.0.0/16"))[0].Object.Clone()
+	apply(t, s, spec.SourceAPI, networkOf("acme", "a", "10.1.0.0/16"))
 	_, err := s.Apply(ctx, spec.SourceAPI, []*spec.Object{read}, ApplyOptions{})
 	wantKind(t, err, fault.Conflict)
 
-	other := network("acme", "a", "10.2.0.0/16")
+	other := networkOf("acme", "a", "10.2.0.0/16")
 	other.Metadata.UID = "aaaaaaaa"
 	_, err = s.Apply(ctx, spec.SourceAPI, []*spec.Object{other}, ApplyOptions{})
 	wantKind(t, err, fault.Conflict)
 
-	gone := network("acme", "gone", "10.2.0.0/16")
+	gone := networkOf("acme", "gone", "10.2.0.0/16")
 	gone.Metadata.Generation = 3
 	_, err = s.Apply(ctx, spec.SourceAPI, []*spec.Object{gone}, ApplyOptions{})
 	wantKind(t, err, fault.Conflict)
@@ -140,17 +140,17 @@ func TestApplyIfMatch(t *testing.T) {
 
 func TestApplySources(t *testing.T) {
 	s := fresh(t)
-	def := apply(t, s, spec.SourceDefault, network("acme", "default", "10.0.0.0/16"))[0]
-	taken := apply(t, s, spec.SourceFile, network("acme", "default", "10.0.0.0/16"))[0]
+	def := apply(t, s, spec.SourceDefault, networkOf("acme", "default", "10.0.0.0/16"))[0]
+	taken := apply(t, s, spec.SourceFile, networkOf("acme", "default", "10.0.0.0/16"))[0]
 	if taken.Change != Changed || taken.Object.Metadata.Source != spec.SourceFile || taken.Object.Metadata.Generation != 1 {
 		t.Errorf("taking over a default: %s %+v", taken.Change, taken.Object.Metadata)
 	}
 	if taken.Object.Metadata.UID != def.Object.Metadata.UID {
 		t.Error("taking over a default made another object")
 	}
-	_, err := s.Apply(context.Background(), spec.SourceAPI, []*spec.Object{network("acme", "default", "10.9.0.0/16")}, ApplyOptions{})
+	_, err := s.Apply(context.Background(), spec.SourceAPI, []*spec.Object{networkOf("acme", "default", "10.9.0.0/16")}, ApplyOptions{})
 	wantKind(t, err, fault.Conflict)
-	kept := apply(t, s, spec.SourceDefault, network("acme", "default", "10.9.0.0/16"))[0]
+	kept := apply(t, s, spec.SourceDefault, networkOf("acme", "default", "10.9.0.0/16"))[0]
 	if kept.Change != Unchanged || kept.Object.Spec.(*spec.NetworkSpec).CIDR != "10.0.0.0/16" {
 		t.Error("a default replaced what a file says")
 	}
@@ -164,13 +164,13 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 		objects []*spec.Object
 		how     ApplyOptions
 	}{
-		"one is invalid": {objects: []*spec.Object{network("acme", "a", "10.0.0.0/16"), network("acme", "b", "nonsense")}},
-		"one twice":      {objects: []*spec.Object{network("acme", "a", "10.0.0.0/16"), network("acme", "a", "10.1.0.0/16")}},
+		"one is invalid": {objects: []*spec.Object{networkOf("acme", "a", "10.0.0.0/16"), networkOf("acme", "b", "nonsense")}},
+		"one twice":      {objects: []*spec.Object{networkOf("acme", "a", "10.0.0.0/16"), networkOf("acme", "a", "10.1.0.0/16")}},
 		"check refuses": {
-			objects: []*spec.Object{network("acme", "a", "10.0.0.0/16")},
+			objects: []*spec.Object{networkOf("acme", "a", "10.0.0.0/16")},
 			how:     ApplyOptions{Check: func([]*spec.Object) error { return refused }},
 		},
-		"dry run": {objects: []*spec.Object{network("acme", "a", "10.0.0.0/16")}, how: ApplyOptions{DryRun: true}},
+		"dry run": {objects: []*spec.Object{networkOf("acme", "a", "10.0.0.0/16")}, how: ApplyOptions{DryRun: true}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -261,7 +261,7 @@ func TestOpenRefusals(t *testing.T) {
 
 func TestConcurrentWritersWithIfMatch(t *testing.T) {
 	s := fresh(t)
-	o := apply(t, s, spec.SourceAPI, network("acme", "a", "10.0.0.0/16"))[0].Object
+	o := apply(t, s, spec.SourceAPI, networkOf("acme", "a", "10.0.0.0/16"))[0].Object
 	const writers = 8
 	var group sync.WaitGroup
 	won := make([]bool, writers)
@@ -290,7 +290,7 @@ func TestConcurrentWritersWithIfMatch(t *testing.T) {
 
 func TestDeletion(t *testing.T) {
 	s := fresh(t)
-	o := apply(t, s, spec.SourceAPI, network("acme", "a", "10.0.0.0/16"))[0].Object
+	o := apply(t, s, spec.SourceAPI, networkOf("acme", "a", "10.0.0.0/16"))[0].Object
 	_, err := s.MarkDeleted(o.Ref(), 9)
 	wantKind(t, err, fault.Conflict)
 	marked, err := s.MarkDeleted(o.Ref(), 1)
@@ -301,7 +301,7 @@ func TestDeletion(t *testing.T) {
 	if err != nil || twice.Metadata.Generation != 2 {
 		t.Errorf("marking twice: %+v, %v", twice, err)
 	}
-	_, err = s.Apply(context.Background(), spec.SourceAPI, []*spec.Object{network("acme", "a", "10.0.0.0/16")}, ApplyOptions{})
+	_, err = s.Apply(context.Background(), spec.SourceAPI, []*spec.Object{networkOf("acme", "a", "10.0.0.0/16")}, ApplyOptions{})
 	wantKind(t, err, fault.Busy)
 	s = again(t, s)
 	for range 2 {
@@ -311,14 +311,14 @@ func TestDeletion(t *testing.T) {
 	}
 	_, err = s.Get(o.Ref())
 	wantKind(t, err, fault.NotFound)
-	if next := apply(t, s, spec.SourceAPI, network("acme", "a", "10.0.0.0/16"))[0]; next.Object.Metadata.UID == o.Metadata.UID {
+	if next := apply(t, s, spec.SourceAPI, networkOf("acme", "a", "10.0.0.0/16"))[0]; next.Object.Metadata.UID == o.Metadata.UID {
 		t.Error("a new object got the uid of the old")
 	}
 }
 
 func TestNotFoundNamesTheNearest(t *testing.T) {
 	s := fresh(t)
-	apply(t, s, spec.SourceAPI, network("acme", "frontend", "10.0.0.0/16"))
+	apply(t, s, spec.SourceAPI, networkOf("acme", "frontend", "10.0.0.0/16"))
 	_, err := s.Get(spec.Ref{Kind: spec.KindNetwork, Tenant: "acme", Name: "fronted"})
 	wantKind(t, err, fault.NotFound)
 	if hint := fault.HintOf(err); hint != `the nearest is "frontend"; gpuhost get networks` {
@@ -328,12 +328,12 @@ func TestNotFoundNamesTheNearest(t *testing.T) {
 
 func TestStatusLivesInMemory(t *testing.T) {
 	s := fresh(t)
-	o := apply(t, s, spec.SourceAPI, network("acme", "a", "10.0.0.0/16"))[0].Object
+	o := apply(t, s, spec.SourceAPI, networkOf("acme", "a", "10.0.0.0/16"))[0].Object
 	status := spec.Status{Phase: spec.PhaseRunning, ObservedGeneration: 1}
 	if err := s.SetStatus(o.Metadata.UID, status); err != nil {
 		t.Fatal(err)
 	}
-	changed := apply(t, s, spec.SourceAPI, network("acme", "a", "10.1.0.0/16"))[0].Object
+	changed := apply(t, s, spec.SourceAPI, networkOf("acme", "a", "10.1.0.0/16"))[0].Object
 	if changed.Status == nil || changed.Status.Phase != spec.PhaseRunning {
 		t.Error("a write lost the status")
 	}
