@@ -79,7 +79,12 @@ func (h *host) sample(ctx context.Context) {
 	h.metrics.SetGPUs(have.Inventory, samples, owners(have))
 	h.metrics.SetLedger(states(have))
 	h.metrics.SetServers(h.phases())
-	h.metrics.SetTraffic(h.traffic(ctx))
+	traffic, err := h.traffic(ctx)
+	if err != nil {
+		h.log.Warn("meter the instances", "error", err) // what was told last stays
+		return
+	}
+	h.metrics.SetTraffic(traffic)
 }
 
 // phases counts the instances in each phase.
@@ -97,25 +102,19 @@ func (h *host) phases() map[spec.Phase]int {
 	return counts
 }
 
-// traffic reads the counters of every VPC.
-func (h *host) traffic(ctx context.Context) []telemetry.Traffic {
-	networks, err := h.store.List(spec.KindNetwork, "")
+// traffic is what every instance sent and received so far.
+func (h *host) traffic(ctx context.Context) ([]telemetry.Traffic, error) {
+	totals, err := h.loop.Traffic(ctx)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	var out []telemetry.Traffic
-	for _, n := range networks {
-		counters, err := h.network.Counters(ctx, n.Metadata.UID)
-		if err != nil {
-			continue // the VPC is not open
-		}
-		for uid, t := range counters {
-			if o, err := h.store.GetUID(uid); err == nil {
-				out = append(out, trafficOf(o, t)...)
-			}
+	for uid, t := range totals {
+		if o, err := h.store.GetUID(uid); err == nil {
+			out = append(out, trafficOf(o, t)...)
 		}
 	}
-	return out
+	return out, nil
 }
 
 func trafficOf(o *spec.Object, t network.Traffic) []telemetry.Traffic {
