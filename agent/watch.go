@@ -148,7 +148,10 @@ func (h *host) readControls(ctx context.Context, a reconcile.Audited) ([]spec.Co
 
 func (h *host) judge(ctx context.Context, o *spec.Object, controls []spec.Control) {
 	for _, c := range controls {
-		if c.Pass {
+		if c.Unknown {
+			h.log.Error("isolation control could not be looked at", "object", o.Ref().String(), "control", c.ID, "name", c.Name, "found", c.Found)
+		}
+		if c.Pass || c.Unknown {
 			continue
 		}
 		h.metrics.AuditFailure(c.ID)

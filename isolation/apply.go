@@ -3,6 +3,7 @@ package isolation
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -184,8 +185,12 @@ func (r *Room) audit(ctx context.Context, lease Lease) error {
 	if len(controls) == 0 {
 		return fault.New(fault.Internal, "read controls", "the audit looked at nothing")
 	}
-	if failed := failures(controls); failed != "" {
+	switch failed := failures(controls); {
+	case failed == "":
+	case slices.ContainsFunc(controls, func(c spec.Control) bool { return !c.Pass && !c.Unknown }):
 		return fault.New(fault.Internal, "read controls", "not as granted: %s", failed)
+	default:
+		return fault.New(fault.Temporary, "read controls", "not proved: %s", failed)
 	}
 	r.setAudited(lease.UID, task.Pid)
 	return nil

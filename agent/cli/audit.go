@@ -15,7 +15,8 @@ func (a *app) auditCommand() *cobra.Command {
 		Use:   "audit [NAME]",
 		Short: "Read each isolation control back from the kernel; exit code 3 if one fails",
 		Long: `Read each isolation control of an instance, or of all running ones, back from the kernel and
-compare it with what was granted. Exit code 3 if one fails.`,
+compare it with what was granted. Exit code 3 if one fails, or is unknown because what was to
+look could not.`,
 		Args:              args(0, 1, "at most one name"),
 		ValidArgsFunction: a.completeNames(spec.KindInstance),
 		RunE: func(cmd *cobra.Command, given []string) error {
@@ -53,7 +54,10 @@ func (a *app) showAudit(reports []api.AuditReport) error {
 		names = append(names, refName(report.Object))
 		for _, control := range report.Controls {
 			result := cell{"pass", green}
-			if !control.Pass {
+			switch {
+			case control.Unknown:
+				result = cell{"unknown", yellow}
+			case !control.Pass:
 				result = cell{"FAIL", red}
 			}
 			t.add(refName(report.Object), control.ID, control.Name, control.Expected, control.Found, result)

@@ -49,7 +49,7 @@ func (l *Loop) Audit(ctx context.Context, o *spec.Object, read AuditRead) (contr
 		return err
 	})
 	if errors.Is(err, errUnknown) {
-		unknown := spec.Control{ID: "N", Name: "the network's controls", Expected: "known", Found: "unknown: its rules are worked at; ask again"}
+		unknown := spec.Control{ID: "N", Name: "the network's controls", Expected: "known", Found: "unknown: its rules are worked at; ask again", Unknown: true}
 		return append(controls, unknown), nil
 	}
 	return controls, err

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,6 +33,68 @@ func TestTheEndOfATaskInItsAuditFencesNobody(t *testing.T) {
 		settle()
 		if got := b.get("a").Status; got.Phase != spec.PhaseRunning || got.Instance.Restarts != 1 {
 			t.Errorf("afterwards: %s with %d restarts", got.Phase, got.Instance.Restarts)
+		}
+	})
+}
+
+// An instance of which a control could not be looked at is told of where problems
+// are, not in the log alone, looked at again soon, and not fenced.
+func TestWhatCouldNotBeLookedAtIsAProblem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run()
+		defer b.halt()
+		b.write(instance("a", 1))
+		settle()
+		var tries []time.Time
+		blind := true
+		b.rounds(t, time.Hour, func(context.Context, Audited) ([]spec.Control, error) {
+			tries = append(tries, time.Now())
+			return []spec.Control{{ID: "D3", Found: "could not look: no canary", Pass: !blind, Unknown: blind}}, nil
+		})
+		time.Sleep(2*auditFailed + time.Second)
+		synctest.Wait()
+		found := b.loop.Problems()
+		if len(found) != 1 || found[0].Name != b.get("a").Ref().String() || !found[0].Task || !strings.Contains(found[0].Err.Error(), "no canary") {
+			t.Errorf("problems: %+v", found)
+		}
+		if len(tries) != 3 {
+			t.Errorf("looked at %d times", len(tries))
+		}
+		if p := b.get("a").Status.Phase; p != spec.PhaseRunning {
+			t.Errorf("the instance is %s", p)
+		}
+		blind = false
+		time.Sleep(auditFailed)
+		synctest.Wait()
+		if found := b.loop.Problems(); len(found) > 0 {
+			t.Errorf("afterwards: %+v", found)
+		}
+	})
+}
+
+// What is not to run any more is no problem of the audit's.
+func TestAnAuditsProblemEndsWithItsInstance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run()
+		defer b.halt()
+		b.write(instance("a", 1))
+		settle()
+		b.rounds(t, time.Hour, func(context.Context, Audited) ([]spec.Control, error) {
+			return nil, fault.New(fault.Temporary, "read", "not now")
+		})
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if found := b.loop.Problems(); len(found) != 1 {
+			t.Errorf("problems: %+v", found)
+		}
+		b.remove("a")
+		settle()
+		time.Sleep(2 * auditFailed)
+		synctest.Wait()
+		if found := b.loop.Problems(); len(found) > 0 {
+			t.Errorf("afterwards: %+v", found)
 		}
 	})
 }

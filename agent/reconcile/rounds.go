@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
 )
 
@@ -23,6 +24,9 @@ const (
 	auditFailed  = 5 * time.Second        // the controls could not be read
 	auditLook    = time.Second            // how often new instances are looked for
 )
+
+// auditTask is the audit of one instance among the problems.
+const auditTask = "audit/"
 
 // AuditRound tells of one audit: the controls read, or why none could be. It may be
 // called for several instances at once.
@@ -95,6 +99,8 @@ func (r *rounds) audit(ctx context.Context, o *spec.Object) {
 	}
 	if !errors.Is(err, errBusy) {
 		r.tell(o, controls, r.news(uid, err))
+		err = unproved(controls, err)
+		r.loop.noteAudit(uid, err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -104,6 +110,25 @@ func (r *rounds) audit(ctx context.Context, o *spec.Object) {
 	case r.ended <- struct{}{}:
 	default:
 	}
+}
+
+// unproved is why an audit says less than it should: it could not be made, or one of
+// its controls could not be looked at.
+func unproved(controls []spec.Control, err error) error {
+	i := slices.IndexFunc(controls, func(c spec.Control) bool { return c.Unknown })
+	if err != nil || i < 0 {
+		return err
+	}
+	return fault.New(fault.Temporary, "audit", "control %s: %s", controls[i].ID, controls[i].Found).WithHint("gpuhost audit")
+}
+
+// noteAudit tells of an instance that is not proved. One that ended or was removed
+// meanwhile has nothing to prove, and rules that are worked at are no trouble.
+func (l *Loop) noteAudit(uid spec.UID, err error) {
+	if fault.Is(err, fault.Conflict) || fault.Is(err, fault.NotFound) || errors.Is(err, errUnknown) {
+		err = nil
+	}
+	l.NoteProblem(auditTask+string(uid), err)
 }
 
 // news is an audit's error without what was told already: that not all is known.
@@ -193,6 +218,7 @@ func (l *Loop) due(next map[spec.UID]time.Time, first time.Time, interval time.D
 	for uid := range next {
 		if !stored[uid] {
 			delete(next, uid)
+			l.noteAudit(uid, nil)
 		}
 	}
 	return due, nil

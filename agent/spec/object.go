@@ -169,4 +169,7 @@ type Control struct {
 	Expected string `json:"expected"`
 	Found    string `json:"found"`
 	Pass     bool   `json:"pass"`
+	// Unknown says that what was to look could not: nothing is proved and nothing found.
+	// It never passes.
+	Unknown bool `json:"unknown,omitempty"`
 }

@@ -116,6 +116,7 @@ func WriteAnswer(w io.Writer, tried []syscall.Errno, failed error) error {
 // Failed is why a canary's visit came to nothing, in its own words.
 type Failed string
 
+// Error is the canary's text.
 func (f Failed) Error() string { return string(f) }
 
 // ReadAnswer reads what WriteAnswer wrote about these tries. Anything but one errno
