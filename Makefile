@@ -22,11 +22,12 @@ go_build := go build -trimpath -buildvcs=auto -ldflags '-X main.version=$(versio
 TESTFLAGS ?=
 FUZZTIME ?= 30s
 BENCH ?= .
+ARCH ?= amd64 arm64
 
-.PHONY: help deps build runtime test test-pure test-host lab demo bench fuzz cover man lint vuln clean
+.PHONY: help deps build runtime test test-pure test-host lab demo bench fuzz cover man lint vuln packages clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 deps: ## install what building and testing need, and download modules
 	@packaging/bootstrap.sh test
@@ -83,6 +84,10 @@ man: ## write man pages and shell completions into build/
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) go run ./packaging/man -out build/man
 	@mkdir -p build/completions
 	@for shell in bash zsh fish; do go run . completion $$shell >build/completions/gpuhost.$$shell; done
+
+packages: ## make deb and rpm below build/packages/out (ARCH="amd64 arm64")
+	@packaging/bootstrap.sh build
+	@for arch in $(ARCH); do packaging/nfpm/build.sh $$arch build/packages/out; done
 
 lint: ## check format, vet and staticcheck
 	@packaging/bootstrap.sh build

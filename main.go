@@ -21,5 +21,5 @@ func daemon(ctx context.Context, o cli.AgentOptions) error {
 	if o.Remove {
 		run = agent.Remove
 	}
-	return run(ctx, agent.Options{Config: o.Config, Root: o.Root, Sim: o.Sim, Environ: os.Environ(), Version: version, Log: os.Stderr})
+	return run(ctx, agent.Options{Config: o.Config, Root: o.Root, Sim: o.Sim, Yes: o.Yes, Environ: os.Environ(), Version: version, Log: os.Stderr})
 }

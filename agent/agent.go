@@ -27,6 +27,7 @@ type Options struct {
 	Sim     string // a simulated machine, "" for real GPUs
 	Environ []string
 	Version string
+	Yes     bool // to [Remove]: although instances are stored
 	Log     io.Writer
 }
 

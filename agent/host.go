@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -124,7 +125,7 @@ func (h *host) layOut(context.Context) error {
 	h.layout = isolation.Paths{
 		Nodes: filepath.Join(run, "nodes"), Netns: filepath.Join(run, "netns"), IO: filepath.Join(run, "io"),
 		Logs: filepath.Join(lib, "logs"), Etc: filepath.Join(lib, "instances"),
-		CgroupRoot: "/gpuhost-" + h.id, CgroupMount: cgroupMount, Warden: h.config.Programs.Warden,
+		CgroupRoot: cmp.Or(h.config.Runtime.Cgroup, "/gpuhost-"+h.id), CgroupMount: cgroupMount, Warden: h.config.Programs.Warden,
 	}
 	for _, dir := range []string{h.paths.Etc, lib, run, h.paths.Sockets, h.layout.Netns, h.layout.IO, h.layout.Logs, h.layout.Etc} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
@@ -191,12 +192,8 @@ func (h *host) openIsolation(context.Context) error {
 }
 
 func (h *host) openRuntime(context.Context) error {
-	cfg := runtime.Config{
-		HostID: h.id, Bin: h.config.Runtime.Dir, Address: h.config.Runtime.Address,
-		Root: filepath.Join(h.paths.Lib, "containerd"), State: filepath.Join(h.paths.Run, "containerd"),
-		Sockets: filepath.Join(h.paths.Sockets, "shim"), Paths: h.layout, Log: h.log,
-		LocalRegistries: h.config.Images.LocalRegistries,
-	}
+	cfg := runtimeConfig(h.paths, h.config.Runtime)
+	cfg.HostID, cfg.Paths, cfg.Log, cfg.LocalRegistries = h.id, h.layout, h.log, h.config.Images.LocalRegistries
 	if cfg.Address == "" {
 		h.supervisor = runtime.NewSupervisor(cfg)
 	}

@@ -28,6 +28,7 @@ func (a *app) agentCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&options.Config, "config", "", "the settings file (default: /etc/gpuhost/gpuhost.toml)")
 	cmd.Flags().BoolVar(&options.Remove, "remove", false, "take the agent off this host: its processes, mounts, cgroups, rules; state and settings stay")
+	cmd.Flags().BoolVar(&options.Yes, "yes", false, "with --remove: end the instances that are stored; their disks stay")
 	cmd.Flags().StringVar(&options.Sim, "sim", "", "pretend to be dgx-a100, dgx-h100, dgx-h200 or dgx-b200")
 	_ = cmd.RegisterFlagCompletionFunc("sim",
 		cobra.FixedCompletions([]string{"dgx-a100", "dgx-h100", "dgx-h200", "dgx-b200"}, cobra.ShellCompDirectiveNoFileComp))

@@ -40,6 +40,7 @@ type AgentOptions struct {
 	Root   string // everything below this folder, for tests
 	Sim    string // the simulated machine
 	Remove bool   // do not run: take the agent off the host
+	Yes    bool   // and end the instances that are stored
 }
 
 // Hooks are what the wiring gives to the command line.

@@ -40,6 +40,7 @@ type Log struct {
 type Runtime struct {
 	Dir     string // folder of containerd, its shim and runc
 	Address string // socket of a running gpuhost-runtime; "" starts our own
+	Cgroup  string // that a unit keeps for tenants, below cgroup v2's mount; "" makes our own
 }
 
 // Programs are the paths of the processes that stand beside the agent.

@@ -48,6 +48,8 @@ func table(c *Config) []setting {
 			text(&c.Runtime.Dir, absolute)},
 		{"runtime.address", "Socket of a gpuhost-runtime that another unit keeps running. Empty: the agent starts its own.",
 			text(&c.Runtime.Address, absoluteOrEmpty)},
+		{"runtime.cgroup", "Cgroup that a unit keeps for the tenants, below the mount of cgroup v2. Empty: the agent makes its own.",
+			text(&c.Runtime.Cgroup, absoluteOrEmpty)},
 
 		{"programs.nvml_helper", "The process that talks to the NVIDIA driver.", text(&c.Programs.NVMLHelper, absolute)},
 		{"programs.warden", "The small process that outlives the agent beside every task.", text(&c.Programs.Warden, absolute)},

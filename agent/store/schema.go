@@ -54,6 +54,9 @@ type migration struct {
 // migrations is empty: schema 1 is the first.
 func migrations() []migration { return nil }
 
+// Schema is what this binary reads and writes.
+func Schema() int { return len(migrations()) + 1 }
+
 // migrate makes a new file, refuses a newer one and brings up an older one.
 func (s *Store) migrate(steps []migration) error {
 	own := len(steps) + 1

@@ -117,6 +117,9 @@ func (s *Store) prepare(steps []migration) (err error) {
 	if err := s.migrate(steps); err != nil {
 		return err
 	}
+	if err := s.writeNote(); err != nil {
+		return err
+	}
 	if err := s.checkKey(); err != nil {
 		return err
 	}

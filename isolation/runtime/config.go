@@ -100,7 +100,7 @@ func (c Config) File() string {
 	for _, id := range disabledPlugins() {
 		fmt.Fprintf(&disabled, "  %q,\n", id)
 	}
-	return fmt.Sprintf(`# Written by gpuhost at every start; changes are lost.
+	return fmt.Sprintf(`# Made by gpuhost; changes are lost.
 version = 4
 root = %q
 state = %q
