@@ -19,6 +19,8 @@ type Have struct {
 	Guard     *ruleset.State // nil: the table is absent
 	Router    *ruleset.State // nil: the table is absent
 	Links     map[spec.UID]LinkState
+	// Owed are connections that no published port lets in; see [Owed].
+	Owed []Published
 }
 
 // LinkState is the router's end of an instance's link.
@@ -43,6 +45,8 @@ func (h Have) Present() bool { return h.Namespace || h.Transit != (Transit{}) }
 // HostHave is the host's own namespace as it stands.
 type HostHave struct {
 	Table *ruleset.State // nil: absent
+	// Owed are connections to routers that no published port lets in; see [Owed].
+	Owed []Published
 	// Forwarding are the host's own devices that have an address, and whether
 	// each forwards.
 	Forwarding map[string]bool

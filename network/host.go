@@ -31,6 +31,7 @@ type HostArgs struct {
 	Changes []string `json:"changes"`
 	// Opened is to be remembered before the table changes; see HostHave.
 	Opened []string       `json:"opened,omitempty"`
+	Owed   []Published    `json:"owed,omitempty"` // connections to forget after
 	Table  *ruleset.Table `json:"-"`
 }
 
@@ -54,10 +55,10 @@ func (p *Planner) PlanHost(want *HostWant, have HostHave) (plan.Plan, error) {
 	if want == nil {
 		return p.planNoHost(have), nil
 	}
-	load := HostArgs{Opened: have.ours()}
+	load := HostArgs{Opened: have.ours(), Owed: have.Owed}
 	whole := p.CompileHost(*want, load.Opened)
 	load.Table = withdrawn(whole, have.Table)
-	load.Changes = ruleset.Diff(have.Table, load.Table).Summary()
+	load.Changes = append(ruleset.Diff(have.Table, load.Table).Summary(), owing(have.Owed)...)
 	if !slices.Equal(load.Opened, have.Opened) {
 		load.Changes = append(load.Changes, "for tenants alone forward: "+strings.Join(load.Opened, " "))
 	}

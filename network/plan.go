@@ -39,6 +39,7 @@ type LoadArgs struct {
 	Changes    []string     `json:"changes"`
 	Stale      []FlowMark   `json:"stale,omitempty"` // connections to forget first
 	Gone       []netip.Addr `json:"gone,omitempty"`  // addresses whose connections to forget after
+	Owed       []Published  `json:"owed,omitempty"`  // connections to forget after
 	// Rules hold the guards of links that are not there, too: which of them can
 	// be made is seen when they are loaded, when no attach is under way.
 	Rules *Rules `json:"-"`
@@ -134,7 +135,8 @@ func (p *Planner) load(vpc VPC, have Have) (LoadArgs, error) {
 	if have.LinkFirst {
 		loadable = rules.GuardedLinks(have.Linked)
 	}
-	args := LoadArgs{Generation: rules.Marks.Generation, Epoch: rules.Marks.Epoch, Stale: rules.Stale, Rules: rules}
+	args := LoadArgs{Generation: rules.Marks.Generation, Epoch: rules.Marks.Epoch, Stale: rules.Stale, Owed: have.Owed, Rules: rules}
+	args.Changes = owing(have.Owed)
 	for _, c := range loadable.Diff(have.Guard, have.Router) {
 		args.Changes = append(args.Changes, c.Summary()...)
 		if c.Table.Family == ruleset.Netdev {

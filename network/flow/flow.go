@@ -86,6 +86,39 @@ func (c *Conn) ForgetPort(protocol uint8, port uint16, answers netip.Addr) error
 	return nil
 }
 
+// Translation is where a connection's destination was translated to.
+type Translation struct {
+	Protocol uint8
+	Port     uint16         // that it was opened to
+	To       netip.AddrPort // who answers
+}
+
+// Translations lists the IPv4 connections whose destination was translated, each
+// translation once. Before Linux 5.15 the whole table is read for it.
+func (c *Conn) Translations() ([]Translation, error) {
+	conn, err := conntrack.Dial(&netlink.Config{NetNS: int(c.netns.Fd())})
+	if err != nil {
+		return nil, fmt.Errorf("open conntrack socket: %w", err)
+	}
+	flows, err := conn.DumpFilter(conntrack.NewFilter().Family(netfilter.ProtoIPv4).Status(conntrack.StatusDstNAT), nil)
+	if err = errors.Join(err, conn.Close()); err != nil {
+		return nil, fmt.Errorf("list translated connections: %w", err)
+	}
+	known := make(map[Translation]bool)
+	var all []Translation
+	for _, f := range flows {
+		t := Translation{
+			Protocol: f.TupleOrig.Proto.Protocol, Port: f.TupleOrig.Proto.DestinationPort,
+			To: netip.AddrPortFrom(f.TupleReply.IP.SourceAddress, f.TupleReply.Proto.SourcePort),
+		}
+		if f.Status&conntrack.StatusDstNAT != 0 && !known[t] {
+			known[t] = true
+			all = append(all, t)
+		}
+	}
+	return all, nil
+}
+
 // The parts of the kernel's interface (nfnetlink_conntrack.h) that the libraries
 // do not have.
 const (

@@ -18,6 +18,7 @@ import (
 type hostSpace struct {
 	mu    sync.Mutex
 	known hostMemory
+	owed  owed
 	nft   *nft.Conn
 	flow  *flow.Conn
 	link  *sharedLink
@@ -86,6 +87,9 @@ func (k *Kernel) ObserveHost(context.Context) (network.HostHave, error) {
 		return network.HostHave{}, err
 	}
 	have := network.HostHave{Table: table, Forwarding: map[string]bool{}}
+	if have.Owed, err = k.host.owed.look(k.host.flow, table, k.host.known.generation); err != nil {
+		return have, err
+	}
 	if have.Opened, err = k.opened(); err != nil {
 		return have, err
 	}
@@ -118,10 +122,18 @@ func (k *Kernel) LoadHost(_ context.Context, load network.HostArgs) error {
 	if err != nil {
 		return err
 	}
+	gone := append(network.Unpublished(have, load.Table), load.Owed...)
+	before := k.host.known.generation
+	k.host.owed.unknown(gone)
 	if err := k.host.load(have, load.Table); err != nil {
 		return err
 	}
-	return forgetPorts(k.host.flow, network.Unpublished(have, load.Table))
+	if err := forgetPorts(k.host.flow, gone); err != nil {
+		return err
+	}
+	now, err := k.host.nft.Generation()
+	k.host.owed.paid(before, now)
+	return err
 }
 
 func (h *hostSpace) load(have *ruleset.State, want *ruleset.Table) error {

@@ -40,13 +40,16 @@ func (k *Kernel) Load(_ context.Context, vpc spec.UID, load network.LoadArgs) er
 	if err != nil {
 		return err
 	}
-	gone := network.Unpublished(s.known.router, rules.Router)
+	gone := append(network.Unpublished(s.known.router, rules.Router), load.Owed...)
+	before := s.known.generation
+	s.owed.unknown(gone)
 	if err := s.load(rules); err != nil {
 		return err
 	}
 	if err := forgetPorts(s.flow, gone); err != nil {
 		return err
 	}
+	s.owed.paid(before, s.known.generation)
 	for _, address := range load.Gone {
 		if err := s.flow.ForgetAddress(address); err != nil {
 			return err

@@ -2,6 +2,7 @@ package router_test
 
 import (
 	"net"
+	"strings"
 	"testing"
 
 	"github.com/gpuhost/gpuhost/agent/spec"
@@ -85,6 +86,54 @@ func TestAnUnpublishedPortServesNobody(t *testing.T) {
 			}
 			if !echoes(inside, patience) {
 				t.Error("a connection inside was cut")
+			}
+		})
+	}
+}
+
+// A process that ends between the transaction that takes a port away and the
+// forgetting of its connections leaves them to the next, which forgets those and no
+// others.
+func TestAConnectionIsForgottenByTheNextProcess(t *testing.T) {
+	for name, places := range map[string][2]bool{"in both": {true, true}, "in the host": {true, false}, "in the VPC": {false, true}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, guardFirst)
+			v := w.vpc("vpca", 0)
+			w.endpoint(v, "web1", "10.0.1.10", "open")
+			w.endpoint(v, "web2", "10.0.1.11", "open")
+			publish(&v.Endpoints[0], &v.Endpoints[0])
+			v.Endpoints[1].Publish = []spec.Publish{{HostPort: 9001, Port: port, Protocol: "tcp"}}
+			w.converge(v.UID, v)
+			w.host([]*network.VPC{v})
+			w.serve("web1", port)
+			w.serve("web2", port)
+			live := w.connect("internet", hostAddress, port)
+			other := w.connect("internet", hostAddress, 9001)
+			inside := w.connect("web1", "10.0.1.11", port)
+			w.must(w.kernel.Close())
+			publish(nil, &v.Endpoints[0])
+			if places[0] { // what the transactions did
+				w.run("nft", "delete", "element", "inet", network.TableName(hostID), "publish", "{ udp . 9000, tcp . 9000 }")
+			}
+			if places[1] {
+				w.nftIn(v.UID, "delete element inet "+network.TableName(hostID)+" publish { udp . 9000, tcp . 9000 }")
+			}
+			w.start()
+			w.converge(v.UID, v)
+			w.host([]*network.VPC{v})
+			if echoes(live, refusal) {
+				t.Error("a connection to a port that is no longer published goes on")
+			}
+			if !echoes(other, patience) || !echoes(inside, patience) {
+				t.Error("another connection was cut")
+			}
+			want := hostWant(v)
+			have, err := w.room.ObserveHost(t.Context())
+			w.must(err)
+			p, err := w.room.PlanHost(&want, have)
+			w.must(err)
+			if text := p.Text(); strings.Contains(text, "forgotten") {
+				t.Errorf("there is still to do:\n%s", text)
 			}
 		})
 	}

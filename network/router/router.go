@@ -129,6 +129,7 @@ type space struct {
 	flow     *flow.Conn
 	known    memory
 	evidence evidence
+	owed     owed
 	looked   looked
 	seen     map[string]sight
 }
@@ -210,7 +211,7 @@ func (s *space) close() error {
 		all = errors.Join(all, s.netns.Close())
 	}
 	s.nft, s.flow, s.mirror, s.link, s.netns = nil, nil, nil, nil, nil
-	s.known, s.evidence, s.looked, s.seen = memory{}, evidence{}, looked{}, nil
+	s.known, s.evidence, s.owed, s.looked, s.seen = memory{}, evidence{}, owed{}, looked{}, nil
 	return all
 }
 
@@ -298,6 +299,9 @@ func (k *Kernel) observe(s *space, vpc spec.UID) (network.Have, error) {
 	}
 	have.Namespace, have.LinkFirst = true, k.linkFirst
 	have.Guard, have.Router = s.known.guard, s.known.router
+	if have.Owed, err = s.owed.look(s.flow, have.Router, s.known.generation); err != nil {
+		return have, fmt.Errorf("observe network %s: %w", vpc, err)
+	}
 	if have.Links, err = k.observeLinks(s); err != nil {
 		return have, fmt.Errorf("observe network %s: %w", vpc, err)
 	}

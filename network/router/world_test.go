@@ -326,6 +326,15 @@ func (w *world) dialFor(from, to string, port int, wait time.Duration) (conn net
 	return conn, strings.TrimSpace(string(hello)), err
 }
 
+// connect opens a connection that ends with the test.
+func (w *world) connect(from, to string, port int) net.Conn {
+	w.t.Helper()
+	conn, _, err := w.dial(from, to, port)
+	w.must(err)
+	w.t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
 // dialAs connects from one address of a namespace.
 func (w *world) dialAs(where, from, to string, port int) (conn net.Conn, err error) {
 	err = w.try(where, func() error {
