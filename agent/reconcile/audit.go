@@ -83,12 +83,9 @@ func (l *Loop) auditHeld(ctx context.Context, uid spec.UID, read AuditRead, pati
 	if err != nil || v.decision.want != isolation.WantRunning {
 		return nil, err
 	}
-	if err := l.observe(ctx, v, w); err != nil || v.decision.want != isolation.WantRunning || !v.have.Running() {
-		return nil, err
-	}
 	controls, err := read(ctx, Audited{Object: o, Lease: v.lease})
 	if err != nil {
-		return nil, err
+		return nil, l.unlessEnded(ctx, v, w, err)
 	}
 	guarded, err := l.guarded(ctx, o, func(key string, f func(context.Context) error) error {
 		return l.lanes.within(ctx, key, patience, f)
@@ -97,6 +94,18 @@ func (l *Loop) auditHeld(ctx context.Context, uid spec.UID, read AuditRead, pati
 		err = errUnknown
 	}
 	return append(controls, guarded...), err
+}
+
+// unlessEnded is why an audit came to nothing: a conflict where the instance does not
+// run. Only then is it looked at in whole, which costs as much as the audit.
+func (l *Loop) unlessEnded(ctx context.Context, v *view, w world, failed error) error {
+	if err := l.observe(ctx, v, w); err != nil {
+		return errors.Join(failed, err)
+	}
+	if v.decision.want == isolation.WantRunning && v.have.Running() {
+		return failed
+	}
+	return fault.New(fault.Conflict, "audit "+v.object.Ref().String(), "it does not run")
 }
 
 // Guarded reads the network controls of an instance back from the kernel, waiting

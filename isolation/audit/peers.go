@@ -15,8 +15,8 @@ import (
 // gives the number of a namespace that has ended to the next.
 
 // peersAge is how long a peer's namespaces are remembered. A task keeps those it
-// began with; it ends sooner at most.
-const peersAge = 20 * time.Second
+// began with, and one that has others began with an audit of its own.
+const peersAge = time.Minute
 
 // peers remembers one process's namespaces of each instance.
 type peers struct {

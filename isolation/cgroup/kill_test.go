@@ -92,3 +92,23 @@ func TestWaitEmptyEndsWithItsContext(t *testing.T) {
 		t.Error("waitEmpty returned although a process lives")
 	}
 }
+
+func TestThreadsAreFoundHoweverDeep(t *testing.T) {
+	tree, paths := newTree(t)
+	l := lease("aaaaaaaa")
+	deep := filepath.Join(withLeaf(t, tree, paths, l), "a", "b")
+	if err := os.MkdirAll(deep, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	below := startOpener(t, deep)
+	tids, err := tree.Threads(t.Context(), l.UID)
+	if err != nil || !slices.Contains(tids, below.cmd.Process.Pid) {
+		t.Errorf("Threads = %v, %v, want %d", tids, err, below.cmd.Process.Pid)
+	}
+	if err := tree.Kill(t.Context(), l.UID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := below.cmd.Process.Wait(); err != nil {
+		t.Fatal(err)
+	}
+}

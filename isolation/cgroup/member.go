@@ -45,7 +45,7 @@ func members(dir, list, but string) ([]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	entries, err := os.ReadDir(dir)
+	entries, err := folders(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("list %s: %w", dir, err)
 	}
@@ -62,6 +62,16 @@ func members(dir, list, but string) ([]int, error) {
 	}
 	slices.Sort(own)
 	return slices.Compact(own), nil
+}
+
+// folders lists a cgroup's folder unless it has no child: the kernel counts the
+// children of a cgroup in its links, and its files are many.
+func folders(dir string) ([]os.DirEntry, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil || st.Nlink == 2 {
+		return nil, err
+	}
+	return os.ReadDir(dir)
 }
 
 func readPids(file string) ([]int, error) {
