@@ -1,6 +1,7 @@
 package telemetry_test
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"net/http"
@@ -219,11 +220,13 @@ func BenchmarkScrape(b *testing.B) {
 	m.SetGPUs(inv, samples, owners)
 	handler := m.Handler()
 	var took []time.Duration
+	var answer connection
+	request := httptest.NewRequest(http.MethodGet, "/metrics", nil)
 	began := cpuTime(b)
 	for b.Loop() {
-		answer := httptest.NewRecorder()
+		answer.Reset()
 		begin := time.Now()
-		handler.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+		handler.ServeHTTP(&answer, request)
 		took = append(took, time.Since(begin))
 	}
 	b.ReportMetric(float64((cpuTime(b)-began).Microseconds())/float64(len(took)), "cpu-µs/op")
@@ -236,6 +239,25 @@ func BenchmarkScrape(b *testing.B) {
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
 	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
 }
+
+// connection takes an answer as a server's does: into memory that is there. A
+// recorder's memory, made anew for each, was two thirds of all that a scrape
+// allocated.
+type connection struct {
+	bytes.Buffer
+	header http.Header
+}
+
+// Header implements http.ResponseWriter.
+func (c *connection) Header() http.Header {
+	if c.header == nil {
+		c.header = make(http.Header)
+	}
+	return c.header
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (*connection) WriteHeader(int) {}
 
 // cpuTime is what this process has used of all processors: beside wall time, it
 // says what a scrape costs on a machine that is busy with other things.
