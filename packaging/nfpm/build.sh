@@ -58,6 +58,18 @@ write_texts() {
 	gzip -9n "$stage"/man/*.8
 }
 
+# write_bill says what the programs of a package are made of: PACKAGE PROGRAM...
+write_bill() {
+	local package=$1 seccomp=()
+	shift
+	if [[ $package == gpuhost-runtime ]]; then
+		seccomp=(-c "libseccomp=$("${cross[@]}" pkg-config --modversion libseccomp)")
+	fi
+	mkdir "$stage/doc/$package"
+	go run ./packaging/bom -name "$package" -version "$VERSION" -out "$stage/doc/$package" "${seccomp[@]}" "${@/#/$stage/bin/}"
+	gzip -9n "$stage/doc/$package/third-party-notices"
+}
+
 # write_scripts puts the shared functions in front of each maintainer script.
 write_scripts() {
 	local script schema
@@ -78,6 +90,8 @@ cp -r packaging/nfpm/{*.yaml,*.toml,*.copyright} "$stage/"
 mkdir "$stage/systemd" && cp systemd/gpuhost* "$stage/systemd/"
 build_binaries
 write_texts
+write_bill gpuhost gpuhost warden warden-services holder nvml-helper
+write_bill gpuhost-runtime containerd containerd-shim-runc-v2 runc
 write_scripts
 
 nfpm=$PWD/build/tools/nfpm

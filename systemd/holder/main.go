@@ -15,6 +15,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -47,7 +48,7 @@ func run(args []string) error {
 	case len(args) > 0 && args[0] == "end":
 		return endMain(dir, args[1:])
 	}
-	return fmt.Errorf("usage: holder run | end [--grace 20s]")
+	return errors.New("usage: holder run | end [--grace 20s]")
 }
 
 func endMain(dir string, args []string) error {
