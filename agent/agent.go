@@ -96,6 +96,7 @@ func (h *host) run(ctx context.Context) error {
 		{name: "host rules", run: func(ctx context.Context) error { return h.network.WatchHost(ctx, h.loop.TriggerHost) }},
 		{name: "host addresses", run: func(ctx context.Context) error { return h.kernel.WatchAddresses(ctx, h.protect) }},
 		{name: "samples", run: beat(sampleInterval, h.sample)},
+		{name: "traffic", run: beat(trafficInterval, h.meter)},
 		{name: "images", run: beat(collectInterval, h.collectImages)},
 		{name: "audit", run: h.audit},
 		{name: "API", run: func(ctx context.Context) error { return h.server.Serve(ctx, h.listener) }},

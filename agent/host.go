@@ -55,6 +55,7 @@ type host struct {
 	memory   spec.Bytes
 
 	samples samples
+	silent  silence
 	store   *store.Store
 	metrics *telemetry.Telemetry
 
@@ -163,7 +164,7 @@ func (h *host) openDrivers(ctx context.Context) error {
 		if _, err := sim.Find(h.options.Sim); err != nil {
 			return err
 		}
-		args = []string{"--sim", h.options.Sim, "--seed", h.id}
+		args = []string{"--sim", h.options.Sim, "--seed", h.id, "--faults", h.faultsFile()}
 	}
 	var err error
 	h.nvml, err = nvml.Start(ctx, nvml.Options{Path: h.config.Programs.NVMLHelper, Args: args, Log: h.log})
@@ -221,7 +222,7 @@ func (h *host) openNetwork(context.Context) error {
 func (h *host) openRooms(context.Context) error {
 	var resetter drivers.Resetter // real GPUs cannot be reset yet
 	if h.options.Sim != "" {
-		resetter = sim.Resetter{}
+		resetter = sim.Resetter{Faults: h.faultsFile()}
 	}
 	h.drivers = drivers.New(drivers.Deps{
 		Resetter: resetter, AllowUnreset: allowUnreset(h.store),

@@ -67,7 +67,7 @@ func diskUsed(dir string) (int, error) {
 func (h *host) watchXIDs(ctx context.Context) error {
 	told := xidMark(filepath.Join(h.paths.Run, "xids"))
 	err := kmsg.Follow(ctx, told.next(), func(x kmsg.XID) {
-		h.noteXID(ctx, x)
+		h.noteXID(ctx, x, loggedAt(x, time.Now()))
 		if err := told.set(x); err != nil {
 			h.log.Warn("remember the last XID", "error", err)
 		}
@@ -109,7 +109,7 @@ func loggedAt(x kmsg.XID, now time.Time) time.Time {
 	return now.Add(x.Uptime - time.Duration(up.Nano()))
 }
 
-func (h *host) noteXID(ctx context.Context, x kmsg.XID) {
+func (h *host) noteXID(ctx context.Context, x kmsg.XID, at time.Time) {
 	h.drivers.Forget() // the GPU may be gone
 	have, err := h.drivers.Observe(ctx)
 	if err != nil {
@@ -123,7 +123,7 @@ func (h *host) noteXID(ctx context.Context, x kmsg.XID) {
 		h.metrics.ObserveXID(d.UUID, x.Code)
 		entry := have.Entries[d.UUID]
 		err := h.store.AppendEvent(store.Event{
-			At: loggedAt(x, time.Now()), Type: "warning", Reason: "XID", Actor: "kernel",
+			At: at, Type: "warning", Reason: "XID", Actor: "kernel",
 			Message: fmt.Sprintf("GPU %s (%s): XID %d: %s", d.UUID, d.PCI, x.Code, x.Text),
 			Object:  spec.Ref{Kind: spec.KindHost, Name: cmp.Or(entry.Name, "this"), Tenant: entry.Tenant}, UID: entry.Owner,
 		})

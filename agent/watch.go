@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/gpuhost/gpuhost/agent/config"
@@ -12,9 +14,13 @@ import (
 	"github.com/gpuhost/gpuhost/network"
 )
 
-// sampleInterval is the agent's own clock for measurements. A scrape renders
-// what the last beat found.
-const sampleInterval = 10 * time.Second
+// The agent's own clock for measurements; a scrape renders what the last beat found.
+// A GPU that hangs is noticed at a beat, 2 s after it was asked, and is to be told
+// within 10 s.
+const (
+	sampleInterval  = 5 * time.Second  // of GPUs
+	trafficInterval = 10 * time.Second // of instances
+)
 
 // watchExits wakes an instance's lane the moment its task ends.
 func (h *host) watchExits(ctx context.Context) error {
@@ -62,8 +68,23 @@ func (h *host) noteVersions(ctx context.Context) {
 	h.log.Info("runtime is ready", "containerd", versions.Containerd, "runc", versions.Runc)
 }
 
-// sample measures GPUs and traffic for the next scrapes.
+// meter counts instances and their traffic for the next scrapes.
+func (h *host) meter(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, trafficInterval)
+	defer cancel()
+	h.metrics.SetServers(h.phases())
+	traffic, err := h.traffic(ctx)
+	if err != nil {
+		h.log.Warn("meter the instances", "error", err) // what was told last stays
+		return
+	}
+	h.metrics.SetTraffic(traffic)
+}
+
+// sample measures the GPUs for the next scrapes, and tells of those that do not
+// answer.
 func (h *host) sample(ctx context.Context) {
+	defer func() { h.metrics.SetProblems(slices.Sorted(maps.Keys(h.problems()))) }()
 	ctx, cancel := context.WithTimeout(ctx, sampleInterval)
 	defer cancel()
 	have, err := h.drivers.Observe(ctx)
@@ -78,13 +99,11 @@ func (h *host) sample(ctx context.Context) {
 	h.samples.set(samples)
 	h.metrics.SetGPUs(have.Inventory, samples, owners(have))
 	h.metrics.SetLedger(states(have))
-	h.metrics.SetServers(h.phases())
-	traffic, err := h.traffic(ctx)
-	if err != nil {
-		h.log.Warn("meter the instances", "error", err) // what was told last stays
-		return
+	if stats, err := h.nvml.Stats(ctx); err == nil {
+		for id, err := range h.silent.look(have.Inventory.Devices, samples, stats.HungGPUs) {
+			h.loop.NoteProblem(string(id), err)
+		}
 	}
-	h.metrics.SetTraffic(traffic)
 }
 
 // phases counts the instances in each phase.

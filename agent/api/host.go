@@ -86,3 +86,11 @@ func getConfig(s *Server, c *call) (List[Setting], error) {
 func postReload(s *Server, c *call) (ReloadResult, error) {
 	return s.backend.Host.Reload(c.r.Context())
 }
+
+func postSim(s *Server, c *call, in SimRequest) (None, error) {
+	return None{}, s.backend.Host.Break(c.r.Context(), in)
+}
+
+func deleteSim(s *Server, c *call) (None, error) {
+	return None{}, s.backend.Host.Mend(c.r.Context())
+}

@@ -83,6 +83,10 @@ type Host interface {
 	// Reload reads the files of settings and desired state again. What is bad is the
 	// error, and what was in force stays so.
 	Reload(ctx context.Context) (ReloadResult, error)
+	// Break breaks a simulated GPU, Mend makes all of them whole again. Where GPUs
+	// are real both are unsupported.
+	Break(ctx context.Context, request SimRequest) error
+	Mend(ctx context.Context) error
 }
 
 // History is what happened.

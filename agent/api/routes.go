@@ -60,6 +60,8 @@ func hostRoutes() []Route {
 		{Method: get, Path: "/v1/doctor", Access: AccessRead, Summary: "Checks of the host", Query: []Param{{"check", "string", "only this check; may be repeated"}}, endpoint: gives(getDoctor)},
 		{Method: get, Path: "/v1/config", Access: AccessRead, Summary: "Settings in force", endpoint: gives(getConfig)},
 		{Method: post, Path: "/v1/config/reload", Access: AccessOperate, Summary: "Read the files of settings and desired state again; bad ones change nothing", endpoint: gives(postReload)},
+		{Method: post, Path: "/v1/sim", Access: AccessOperate, Summary: "Break a simulated GPU, to test with; only where the agent simulates them", endpoint: takes(postSim)},
+		{Method: http.MethodDelete, Path: "/v1/sim", Access: AccessOperate, Summary: "Make every simulated GPU whole again", endpoint: gives(deleteSim)},
 	}
 }
 

@@ -277,6 +277,28 @@ type Setting struct {
 	Origin string `json:"origin"` // "default", a file with line, "flag"
 }
 
+// SimFault is a way in which a simulated GPU breaks.
+type SimFault string
+
+// The faults that can be simulated.
+const (
+	SimXID         SimFault = "xid"         // the driver logs an XID; the value is its code
+	SimHang        SimFault = "hang"        // NVML never comes back from a question about it
+	SimECC         SimFault = "ecc"         // the value is how many memory errors are not corrected
+	SimTemperature SimFault = "temperature" // the value is in degrees Celsius
+	SimUnplug      SimFault = "unplug"      // it falls off the bus
+)
+
+// SimFaults are all there are.
+func SimFaults() []SimFault { return []SimFault{SimXID, SimHang, SimECC, SimTemperature, SimUnplug} }
+
+// SimRequest breaks one simulated GPU.
+type SimRequest struct {
+	Fault SimFault `json:"fault"`
+	GPU   gpu.UUID `json:"gpu"`
+	Value uint32   `json:"value,omitempty"`
+}
+
 // ReloadResult is what a reload left for a restart.
 type ReloadResult struct {
 	Waiting []string `json:"waiting,omitempty"` // settings that differ and are not in force

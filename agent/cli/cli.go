@@ -171,7 +171,7 @@ func (a *app) command() *cobra.Command {
 	a.group(root, "Desired state:", a.applyCommand(), a.planCommand(), a.verifyCommand(), a.exportCommand(),
 		a.getCommand(), a.describeCommand(), a.deleteCommand())
 	a.group(root, "The host:", a.gpuCommand(), a.auditCommand(), a.statusCommand(), a.eventsCommand(), a.changesCommand(),
-		a.waitCommand(), a.doctorCommand(), a.configCommand(), a.agentCommand(), a.versionCommand())
+		a.waitCommand(), a.doctorCommand(), a.configCommand(), a.agentCommand(), a.simCommand(), a.versionCommand())
 	a.addUnbuilt(root)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage("%s", err).WithHint("%s --help", cmd.CommandPath())

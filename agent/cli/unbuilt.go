@@ -10,7 +10,7 @@ import (
 // of being unknown, and help does not list them.
 func unbuiltCommands() []string {
 	return []string{"reset", "rename", "resize", "cordon", "uncordon", "drain", "backup", "restore", "mig", "driver", "acl",
-		"usage", "top", "support", "fleet", "sim"}
+		"usage", "top", "support", "fleet"}
 }
 
 func (a *app) addUnbuilt(root *cobra.Command) {

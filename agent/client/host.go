@@ -49,3 +49,15 @@ func (c *Client) Config(ctx context.Context) ([]api.Setting, error) {
 func (c *Client) Reload(ctx context.Context) (api.ReloadResult, error) {
 	return do[api.ReloadResult](ctx, c, request{method: http.MethodPost, path: at("config", "reload")}, nil)
 }
+
+// Break breaks a simulated GPU.
+func (c *Client) Break(ctx context.Context, in api.SimRequest) error {
+	_, err := do[api.None](ctx, c, request{method: http.MethodPost, path: at("sim")}, in)
+	return err
+}
+
+// Mend makes every simulated GPU whole again.
+func (c *Client) Mend(ctx context.Context) error {
+	_, err := do[api.None](ctx, c, request{method: http.MethodDelete, path: at("sim")}, nil)
+	return err
+}

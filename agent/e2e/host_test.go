@@ -403,6 +403,12 @@ func (h *host) instance(name string) *spec.Object {
 // process) tells nobody when it changes.
 func eventually(t *testing.T, look func() error) {
 	t.Helper()
+	within(t, patience, look)
+}
+
+// within is eventually with a patience of its own.
+func within(t *testing.T, patience time.Duration, look func() error) {
+	t.Helper()
 	deadline := time.After(patience)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

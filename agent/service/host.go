@@ -28,6 +28,7 @@ type Host struct {
 	// ReadFiles reads settings and desired state again, and says which settings wait
 	// for a restart.
 	ReadFiles func(context.Context) (waiting []string, err error)
+	Simulator Simulator // nil where the GPUs are real
 	Facts     HostFacts
 	Samples   func() map[gpu.UUID]gpu.Sample
 	Controls  reconcile.AuditRead

@@ -17,6 +17,7 @@ type Faults struct {
 	Hang    []int          `json:"hang,omitempty"`    // reading it never returns
 	Unplug  []int          `json:"unplug,omitempty"`  // it has fallen off the bus
 	Celsius map[int]uint32 `json:"celsius,omitempty"` // its temperature
+	ECC     map[int]uint64 `json:"ecc,omitempty"`     // errors of its memory that were not corrected
 	Used    map[int]uint64 `json:"used,omitempty"`    // bytes of its memory in use
 	Busy    map[int]int    `json:"busy,omitempty"`    // processes the driver sees on it
 	VBIOS   map[int]string `json:"vbios,omitempty"`   // what its VBIOS says
@@ -36,6 +37,7 @@ func (f Faults) apply(i int, r Reading) Reading {
 		r.MemoryUsedBytes = used
 	}
 	r.Processes = f.Busy[i]
+	r.ECCErrors = f.ECC[i]
 	return r
 }
 

@@ -27,6 +27,7 @@ type Reading struct {
 	SMClockMHz         uint32
 	MemClockMHz        uint32
 	PCIeReplays        int
+	ECCErrors          uint64 // not corrected, since the driver was loaded
 	Processes          int
 }
 

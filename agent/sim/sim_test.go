@@ -109,7 +109,7 @@ func TestFaultsComeThroughTheirFile(t *testing.T) {
 	if f, err := sim.ReadFaults(path); err != nil || f.Hangs(0) {
 		t.Errorf("no file: have %+v, %v", f, err)
 	}
-	want := sim.Faults{Hang: []int{1}, Unplug: []int{2}, Used: map[int]uint64{3: 7}, Busy: map[int]int{3: 2}, Celsius: map[int]uint32{3: 99}}
+	want := sim.Faults{Hang: []int{1}, Unplug: []int{2}, Used: map[int]uint64{3: 7}, Busy: map[int]int{3: 2}, Celsius: map[int]uint32{3: 99}, ECC: map[int]uint64{3: 5}}
 	if err := sim.WriteFaults(path, want); err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func TestFaultsComeThroughTheirFile(t *testing.T) {
 	}
 	s, _ := sim.Find("dgx-h100")
 	r := s.Read(3, time.Now(), have)
-	if !have.Hangs(1) || !have.Gone(2) || r.MemoryUsedBytes != 7 || r.Processes != 2 || r.Celsius != 99 {
+	if !have.Hangs(1) || !have.Gone(2) || r.MemoryUsedBytes != 7 || r.Processes != 2 || r.Celsius != 99 || r.ECCErrors != 5 {
 		t.Errorf("have %+v", r)
 	}
 	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {

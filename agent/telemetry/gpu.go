@@ -70,6 +70,7 @@ func ownSeries() []series {
 		own("sm_clock_hertz", "Clock of the multiprocessors.", gauge, func(s gpu.Sample) *float64 { return s.SMClockHertz }),
 		own("memory_clock_hertz", "Clock of the memory.", gauge, func(s gpu.Sample) *float64 { return s.MemoryClockHertz }),
 		own("pcie_replays_total", "PCIe replays since the driver was loaded.", counter, whole(1, func(s gpu.Sample) *uint64 { return s.PCIeReplays })),
+		own("ecc_uncorrected_errors_total", "Memory errors that ECC could not correct, since the driver was loaded.", counter, whole(1, func(s gpu.Sample) *uint64 { return s.ECCErrors })),
 		own("processes", "Processes the driver sees on it.", gauge, processes),
 	}
 }

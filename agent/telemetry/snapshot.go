@@ -79,14 +79,15 @@ func valid(label string) string { return strings.ToValidUTF8(label, "\uFFFD") }
 func itoa(n int) string { return strconv.Itoa(n) }
 
 // serverDescs are the series about servers.
-type serverDescs struct{ servers, bytes, packets *prometheus.Desc }
+type serverDescs struct{ servers, problems, bytes, packets *prometheus.Desc }
 
 func newServerDescs() serverDescs {
 	labels := []string{"tenant", "server", "class", "direction"}
 	return serverDescs{
-		servers: prometheus.NewDesc("gpuhost_servers", "Servers (instances) by phase.", []string{"phase"}, nil),
-		bytes:   prometheus.NewDesc("gpuhost_network_bytes_total", "Bytes to and from servers, intranet and internet apart.", labels, nil),
-		packets: prometheus.NewDesc("gpuhost_network_packets_total", "Packets to and from servers, intranet and internet apart.", labels, nil),
+		servers:  prometheus.NewDesc("gpuhost_servers", "Servers (instances) by phase.", []string{"phase"}, nil),
+		problems: prometheus.NewDesc("gpuhost_problem", "What the agent fails at now, as gpuhost status names it; always 1.", []string{"problem"}, nil),
+		bytes:    prometheus.NewDesc("gpuhost_network_bytes_total", "Bytes to and from servers, intranet and internet apart.", labels, nil),
+		packets:  prometheus.NewDesc("gpuhost_network_packets_total", "Packets to and from servers, intranet and internet apart.", labels, nil),
 	}
 }
 
@@ -94,6 +95,14 @@ func (d serverDescs) renderServers(phases map[spec.Phase]int) []prometheus.Metri
 	var out []prometheus.Metric
 	for phase, n := range phases {
 		out = append(out, metric(d.servers, prometheus.GaugeValue, float64(n), []string{string(phase)}))
+	}
+	return out
+}
+
+func (d serverDescs) renderProblems(names []string) []prometheus.Metric {
+	out := make([]prometheus.Metric, len(names))
+	for i, name := range names {
+		out[i] = metric(d.problems, prometheus.GaugeValue, 1, []string{valid(name)})
 	}
 	return out
 }

@@ -55,6 +55,7 @@ type Telemetry struct {
 	descs    serverDescs
 	gpuView  snapshot
 	servers  snapshot
+	problems snapshot
 	traffic  snapshot
 
 	steps         *prometheus.HistogramVec
@@ -94,7 +95,7 @@ func New(build BuildInfo, o Options) *Telemetry {
 	t.makeVectors()
 	live := prometheus.NewRegistry()
 	live.MustRegister(t.steps, t.aclUpdates, t.auditFailures, buildInfo(build), collectors.NewGoCollector())
-	t.gatherer = gatherer{live: live, snapshots: []*snapshot{&t.gpuView, &t.servers, &t.traffic}}
+	t.gatherer = gatherer{live: live, snapshots: []*snapshot{&t.gpuView, &t.servers, &t.problems, &t.traffic}}
 	return t
 }
 
@@ -180,6 +181,9 @@ func (t *Telemetry) forgetGone() {
 func (t *Telemetry) SetServers(phases map[spec.Phase]int) {
 	t.servers.set(t.descs.renderServers(phases))
 }
+
+// SetProblems replaces what the agent fails at, by name.
+func (t *Telemetry) SetProblems(names []string) { t.problems.set(t.descs.renderProblems(names)) }
 
 // SetTraffic replaces the traffic counters of all servers. A server that is
 // gone is left out by the caller, and its series end.

@@ -53,7 +53,7 @@ func sample(id gpu.UUID) gpu.Sample {
 		UUID: id, UtilizationPercent: of(50.0), MemoryUtilPercent: of(25.0), EncoderPercent: of(0.0), DecoderPercent: of(0.0),
 		MemoryUsedBytes: of[uint64](8 << 30), MemoryFreeBytes: of[uint64](71 << 30), MemoryReservedBytes: of[uint64](1 << 30),
 		TemperatureCelsius: of(41.0), MemoryTempCelsius: of(52.0), PowerWatts: of(301.5), EnergyJoules: of(12.5),
-		SMClockHertz: of(1.98e9), MemoryClockHertz: of(2.619e9), PCIeReplays: of[uint64](3), Processes: of(2),
+		SMClockHertz: of(1.98e9), MemoryClockHertz: of(2.619e9), PCIeReplays: of[uint64](3), ECCErrors: of[uint64](1), Processes: of(2),
 	}
 }
 

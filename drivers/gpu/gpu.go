@@ -70,5 +70,6 @@ type Sample struct {
 	SMClockHertz        *float64 `json:"smClockHertz,omitempty"`
 	MemoryClockHertz    *float64 `json:"memoryClockHertz,omitempty"`
 	PCIeReplays         *uint64  `json:"pcieReplays,omitempty"`
+	ECCErrors           *uint64  `json:"eccErrors,omitempty"` // of memory, not corrected, since the driver was loaded
 	Processes           *int     `json:"processes,omitempty"` // that the driver sees on it
 }

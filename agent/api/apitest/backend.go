@@ -43,7 +43,8 @@ type Backend struct {
 	Checks     []api.CheckResult
 	Settings   []api.Setting
 	Waiting    []string // for a restart, after a reload
-	Log        string   // of every instance
+	Broken     []api.SimRequest
+	Log        string // of every instance
 }
 
 // New makes an empty backend.

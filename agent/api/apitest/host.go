@@ -64,6 +64,22 @@ func (b *Backend) Reload(context.Context) (api.ReloadResult, error) {
 	return api.ReloadResult{Waiting: b.Waiting}, b.failure("Reload")
 }
 
+// Break implements api.Host.
+func (b *Backend) Break(_ context.Context, request api.SimRequest) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.Broken = append(b.Broken, request)
+	return b.fail["Break"]
+}
+
+// Mend implements api.Host.
+func (b *Backend) Mend(context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.Broken = nil
+	return b.fail["Mend"]
+}
+
 func (b *Backend) failure(method string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -33,6 +33,9 @@ func (r *reader) sample(index int) (*gpu.Sample, error) {
 		n := uint64(replays)
 		s.PCIeReplays = &n
 	}
+	if errors, ret := h.GetTotalEccErrors(nvmllib.MEMORY_ERROR_TYPE_UNCORRECTED, nvmllib.VOLATILE_ECC); ret == nvmllib.SUCCESS {
+		s.ECCErrors = &errors
+	}
 	s.Processes = processes(h)
 	return s, nil
 }

@@ -165,6 +165,9 @@ func (p *pretend) dressMeasurement(h *server.Device, i int) {
 	h.GetTotalEnergyConsumptionFunc = func() (uint64, nvmllib.Return) { return read().Millijoules, nvmllib.SUCCESS }
 	h.GetTemperatureFunc = func(nvmllib.TemperatureSensors) (uint32, nvmllib.Return) { return read().Celsius, nvmllib.SUCCESS }
 	h.GetPcieReplayCounterFunc = func() (int, nvmllib.Return) { return read().PCIeReplays, nvmllib.SUCCESS }
+	h.GetTotalEccErrorsFunc = func(nvmllib.MemoryErrorType, nvmllib.EccCounterType) (uint64, nvmllib.Return) {
+		return read().ECCErrors, nvmllib.SUCCESS
+	}
 	h.GetClockInfoFunc = func(kind nvmllib.ClockType) (uint32, nvmllib.Return) {
 		if kind == nvmllib.CLOCK_MEM {
 			return read().MemClockMHz, nvmllib.SUCCESS
