@@ -155,18 +155,18 @@ func markChain(marks Marks) *ruleset.Chain {
 // changes has no such way: the present epoch is an element of a set, boxes hold
 // plain verdicts, and the stamping chains, which alone are filled anew, hold
 // neither a lookup nor a verdict.
-func compilePolicy(s side, name string, stamp Stamp, program policy.Program) compiledPolicy {
+func compilePolicy(s side, name string, stamp Stamp, program policy.Program, before compiledPolicy) compiledPolicy {
 	current := tag(stamp.Epoch)
 	epoch := &ruleset.Set{
 		Name: name + "_epoch", Key: []ruleset.Type{ruleset.TypeMark},
 		Elements: []ruleset.Element{{From: ruleset.Word(current << s.shift)}},
 	}
-	rules, sets := programRules(s, name, program)
+	rules, sets := programRules(s, name, program, before)
 	lan, net := name+lanSuffix, name+"_net"
 	intranet := ruleset.In{Fields: []ruleset.Field{s.remote}, Set: intranetSet}
 	return compiledPolicy{
-		stamp: stamp,
-		sets:  append(sets, epoch),
+		stamp: stamp, program: program,
+		sets: append(sets, epoch),
 		chains: []*ruleset.Chain{
 			{Name: name, Rules: []ruleset.Rule{
 				ruleset.Do(ruleset.In{Fields: []ruleset.Field{ruleset.CtMark}, Mask: epochBits << s.shift, Set: epoch.Name}, verdict(ruleset.Return)),
@@ -182,8 +182,9 @@ func compilePolicy(s side, name string, stamp Stamp, program policy.Program) com
 }
 
 // programRules makes the lookups of a program, in its order. They end a packet
-// that is dropped and return for one that is accepted.
-func programRules(s side, name string, program policy.Program) ([]ruleset.Rule, []*ruleset.Set) {
+// that is dropped and return for one that is accepted. Sets of segments that are as
+// before are those of before.
+func programRules(s side, name string, program policy.Program, before compiledPolicy) ([]ruleset.Rule, []*ruleset.Set) {
 	var rules []ruleset.Rule
 	var sets []*ruleset.Set
 	for i, segment := range program {
@@ -191,7 +192,10 @@ func programRules(s side, name string, program policy.Program) ([]ruleset.Rule, 
 			rules = append(rules, groupRules(s, *segment.Group)...)
 			continue
 		}
-		set := boxSet(name, i, segment.Boxes)
+		set := before.boxSet(i, segment)
+		if set == nil {
+			set = boxSet(name, i, segment.Boxes)
+		}
 		sets = append(sets, set)
 		rules = append(rules, ruleset.Do(ruleset.Map{
 			Fields: []ruleset.Field{s.remote, ruleset.CtProtocol, ruleset.CtServicePort}, Map: set.Name,

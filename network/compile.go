@@ -47,17 +47,18 @@ func NewPlanner(hostID string) *Planner {
 }
 
 type parsedGroup struct {
-	written         spec.SecurityGroupSpec
-	ingress, egress []policy.Rule
-	digest          [2]string   // of ingress, egress
-	names           [2][]string // the groups that ingress and egress name
+	written  spec.SecurityGroupSpec
+	programs [2]policy.Program // of ingress, egress
+	digest   [2]string
+	names    [2][]string // the groups that ingress and egress name
 }
 
 // compiledPolicy is one direction of one ordered list of groups.
 type compiledPolicy struct {
-	stamp  Stamp
-	chains []*ruleset.Chain
-	sets   []*ruleset.Set
+	stamp   Stamp
+	program policy.Program
+	chains  []*ruleset.Chain
+	sets    []*ruleset.Set
 }
 
 // Compile makes the rules of a VPC. Policies whose meaning is as in have keep
@@ -157,17 +158,26 @@ func (p *Planner) parseGroup(name string, written spec.SecurityGroupSpec) (*pars
 		return known, nil
 	}
 	parsed := &parsedGroup{written: written}
-	var err error
-	if parsed.ingress, err = policy.Parse(written.Ingress); err != nil {
+	if err := parsed.parse(inbound(), written.Ingress); err != nil {
 		return nil, fault.Wrap(fault.Invalid, "security group "+name+" ingress", err)
 	}
-	if parsed.egress, err = policy.Parse(written.Egress); err != nil {
+	if err := parsed.parse(outbound(), written.Egress); err != nil {
 		return nil, fault.Wrap(fault.Invalid, "security group "+name+" egress", err)
 	}
-	parsed.digest = [2]string{digestRules(parsed.ingress), digestRules(parsed.egress)}
-	parsed.names = [2][]string{policy.References(parsed.ingress), policy.References(parsed.egress)}
 	p.groups[name] = parsed
 	return parsed, nil
+}
+
+// parse compiles one direction, once for all policies that the group is part of.
+func (g *parsedGroup) parse(s side, written []spec.Rule) error {
+	rules, err := policy.Parse(written)
+	if err != nil {
+		return err
+	}
+	half := s.half()
+	g.digest[half], g.names[half] = digestRules(rules), policy.References(rules)
+	g.programs[half], err = policy.Compile(rules)
+	return err
 }
 
 // sameRules compares lists; one and the same list without a look at its rules.
@@ -185,13 +195,6 @@ func digestRules(rules []policy.Rule) string {
 		text.WriteByte('\n')
 	}
 	return shortHash(text.String())
-}
-
-func (g *parsedGroup) rules(s side) []policy.Rule {
-	if s.half() == 0 {
-		return g.ingress
-	}
-	return g.egress
 }
 
 // digest names what each policy means. Where no endpoint changed and no group of
@@ -274,15 +277,15 @@ func (c *compilation) policy(s side, list groupList, digest string) (compiledPol
 	if known, there := c.planner.policies[chain]; there && known.stamp == stamp {
 		return known, nil
 	}
-	var rules []policy.Rule
-	for _, name := range list.groups {
-		rules = append(rules, c.groups[name].rules(s)...)
+	programs := make([]policy.Program, len(list.groups))
+	for i, name := range list.groups {
+		programs[i] = c.groups[name].programs[s.half()]
 	}
-	program, err := policy.Compile(rules)
+	program, err := policy.Join(programs...)
 	if err != nil {
 		return compiledPolicy{}, err
 	}
-	compiled := compilePolicy(s, chain, stamp, program)
+	compiled := compilePolicy(s, chain, stamp, program, c.planner.policies[chain])
 	c.planner.policies[chain] = compiled
 	return compiled, nil
 }

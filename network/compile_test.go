@@ -2,9 +2,12 @@ package network_test
 
 import (
 	"flag"
+	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -174,6 +177,46 @@ func TestEpochs(t *testing.T) {
 				t.Errorf("%d policies got a new epoch, want %d", got, tt.want)
 			}
 		})
+	}
+}
+
+// A group that many share changes its own lookups, however many rules the groups
+// bound beside it have.
+func TestAChangedGroupLeavesTheOthersLookupsAlone(t *testing.T) {
+	planner := network.NewPlanner("h1")
+	var many []spec.Rule
+	for i := range 200 {
+		many = append(many, accept("tcp", fmt.Sprint(1000+2*i), "192.0.2.0/24"))
+	}
+	vpc := vpcOf(endpoint("web00001", "10.0.1.10", "many", "web"), endpoint("web00002", "10.0.1.11", "many", "web"))
+	vpc.Groups["many"], vpc.Groups["web"] = groupOf(many...), groupOf(accept("tcp", "80", "any"))
+	before, err := planner.Compile(vpc, network.Marks{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	vpc.Groups = maps.Clone(vpc.Groups)
+	vpc.Groups["web"] = groupOf(accept("tcp", "81", "any"))
+	after, err := planner.Compile(vpc, before.Marks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shared := 0
+	for _, set := range after.Router.Sets {
+		if len(set.Elements) == len(many) && slices.Contains(before.Router.Sets, set) {
+			shared++
+		}
+	}
+	if shared != 1 {
+		t.Errorf("%d lookups of the group that did not change are those of before, want 1", shared)
+	}
+	elements := 0
+	for _, c := range after.Diff(before.Guard.State(), before.Router.State()) {
+		for _, d := range append(c.DropElements, c.AddElements...) {
+			elements += len(d.Elements)
+		}
+	}
+	if elements != 4 { // the rule and the epoch, before and after
+		t.Errorf("%d elements change, want 4", elements)
 	}
 }
 

@@ -12,6 +12,20 @@ import (
 
 func groupSet(group string) string { return "sg_" + group }
 
+// boxSet is the set of a segment of the policy, if it is this very one; else nil.
+func (p compiledPolicy) boxSet(i int, segment policy.Segment) *ruleset.Set {
+	if i >= len(p.program) || len(p.program[i].Boxes) != len(segment.Boxes) || &p.program[i].Boxes[0] != &segment.Boxes[0] {
+		return nil
+	}
+	sets := p.sets
+	for _, earlier := range p.program[:i] {
+		if earlier.Group == nil {
+			sets = sets[1:]
+		}
+	}
+	return sets[0]
+}
+
 // boxSet is one lookup of a compiled policy.
 func boxSet(chain string, segment int, boxes []policy.Box) *ruleset.Set {
 	set := &ruleset.Set{

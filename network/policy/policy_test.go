@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -87,8 +88,17 @@ func members(group string, a netip.Addr) bool {
 
 func TestCompiledEqualsNaive(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		rules := rapid.SliceOfN(rapid.Custom(drawRule), 0, 40).Draw(t, "rules")
-		program, err := policy.Compile(rules)
+		var rules []policy.Rule
+		var programs []policy.Program
+		for range rapid.IntRange(1, 3).Draw(t, "groups") {
+			group := rapid.SliceOfN(rapid.Custom(drawRule), 0, 20).Draw(t, "rules")
+			program, err := policy.Compile(group)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rules, programs = append(rules, group...), append(programs, program)
+		}
+		program, err := policy.Join(programs...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -122,9 +132,47 @@ func checkDisjoint(t *rapid.T, program policy.Program) {
 	}
 }
 
-func TestEmptyListDeniesWithoutALookup(t *testing.T) {
-	if got, err := policy.Compile(nil); len(got) != 0 || err != nil {
-		t.Errorf("Compile(nil) = %v, %v, want nothing", got, err)
+// What is dropped at the end of all is not looked up: neither where nothing is
+// written nor where a group drops, unless a later one accepts.
+func TestWhatIsDroppedAtTheEndIsNotLookedUp(t *testing.T) {
+	all := policy.Rule{Protocols: policy.Protocols{To: 255}, Ports: []policy.Ports{{To: 65535}}, Remote: policy.Addresses{To: 1<<32 - 1}}
+	accept := all
+	accept.Verdict = policy.Accept
+	for _, row := range []struct {
+		name    string
+		groups  [][]policy.Rule
+		lookups int
+	}{
+		{"nothing", [][]policy.Rule{nil}, 0},
+		{"drop", [][]policy.Rule{{all}, {all}}, 0},
+		{"drop, then accept", [][]policy.Rule{{all}, {accept}}, 2},
+		{"accept, then drop", [][]policy.Rule{{accept}, {all}}, 1},
+	} {
+		var programs []policy.Program
+		for _, rules := range row.groups {
+			program, err := policy.Compile(rules)
+			if err != nil {
+				t.Fatal(err)
+			}
+			programs = append(programs, program)
+		}
+		before := len(slices.Concat(programs...))
+		if got, err := policy.Join(programs...); len(got) != row.lookups || err != nil {
+			t.Errorf("%s: %d lookups (%v), want %d", row.name, len(got), err, row.lookups)
+		}
+		if after := len(slices.Concat(programs...)); after != before || len(programs[0]) > 0 && len(programs[0][0].Boxes) != 1 {
+			t.Errorf("%s: joining changed what it joined", row.name)
+		}
+	}
+}
+
+func TestGroupsBoundTogetherAreBounded(t *testing.T) {
+	half := policy.Program{{Boxes: make([]policy.Box, policy.MaxEntries/2)}}
+	if _, err := policy.Join(half, half); err != nil {
+		t.Errorf("as many as there may be: %v", err)
+	}
+	if _, err := policy.Join(half, half, policy.Program{{Boxes: make([]policy.Box, 1)}}); fault.KindOf(err) != fault.Exhausted {
+		t.Errorf("one more: %v", err)
 	}
 }
 

@@ -88,9 +88,8 @@ func (g Program) Evaluate(members Members, p Packet) Verdict {
 // group. The time to compile grows with its square.
 const MaxEntries = 10_000
 
-// Compile turns an ordered list into segments of disjoint boxes. The lists of
-// several groups bound to one instance are simply concatenated before. One that
-// comes to more than MaxEntries is exhausted.
+// Compile turns an ordered list into segments of disjoint boxes. One that comes to
+// more than MaxEntries is exhausted.
 func Compile(rules []Rule) (Program, error) {
 	var program Program
 	var boxes []Box
@@ -111,16 +110,34 @@ func Compile(rules []Rule) (Program, error) {
 			boxes = coverRule(boxes, rules[i], MaxEntries-entries)
 		}
 		if entries+len(boxes) > MaxEntries {
-			return nil, tooMany(i+1, len(rules))
+			return nil, tooMany("the rules", "come to more than %d entries, at rule %d of %d", MaxEntries, i+1, len(rules))
 		}
 	}
 	flush()
-	return trim(program), nil
+	return program, nil
 }
 
-func tooMany(rule, of int) error {
-	return fault.New(fault.Exhausted, "compile rules",
-		"the rules of the groups bound together come to more than %d entries, at rule %d of %d", MaxEntries, rule, of).
+// Join makes one program of those of several groups bound together, in their
+// order. It shares their segments: a group that changes leaves the lookups of the
+// others as they are, and the kernel nothing to do for them. Programs that come to
+// more than MaxEntries together are exhausted.
+func Join(programs ...Program) (Program, error) {
+	joined := slices.Concat(programs...)
+	entries := 0
+	for _, s := range joined {
+		entries += len(s.Boxes)
+		if s.Group != nil {
+			entries += len(s.Group.Ports)
+		}
+	}
+	if entries > MaxEntries {
+		return nil, tooMany("the rules of the groups bound together", "come to more than %d entries", MaxEntries)
+	}
+	return trim(joined), nil
+}
+
+func tooMany(what, format string, args ...any) error {
+	return fault.New(fault.Exhausted, "compile rules", what+" "+format, args...).
 		WithHint("write wider networks and ranges of ports, or bind fewer groups")
 }
 
@@ -145,7 +162,7 @@ func trim(program Program) Program {
 			return program
 		}
 		if last.Group == nil {
-			last.Boxes = slices.DeleteFunc(last.Boxes, func(b Box) bool { return b.Verdict == Drop })
+			last.Boxes = accepting(last.Boxes)
 			if len(last.Boxes) > 0 {
 				return program
 			}
@@ -153,6 +170,15 @@ func trim(program Program) Program {
 		program = program[:len(program)-1]
 	}
 	return program
+}
+
+// accepting leaves out what drops. What others share is not changed.
+func accepting(boxes []Box) []Box {
+	drops := func(b Box) bool { return b.Verdict == Drop }
+	if !slices.ContainsFunc(boxes, drops) {
+		return boxes
+	}
+	return slices.DeleteFunc(slices.Clone(boxes), drops)
 }
 
 // cover adds the part of add that no earlier box has decided, and gives up with more
