@@ -37,6 +37,9 @@ type shared struct {
 
 	// lists name the instances that have a cgroup, device nodes, a pin.
 	lists []func(context.Context) ([]spec.UID, error)
+	// taken are published ports on which the host itself listens, as of the last time
+	// that ports were published. Who calls Guard, Publish or Prove holds one lane.
+	taken []spec.Publish
 	// resolving is set once any VPC asked for names; without one no resolver runs.
 	resolving bool
 }
@@ -47,9 +50,38 @@ func (s *shared) Guard(ctx context.Context, vpcs []network.VPC) error {
 	return s.syncHost(ctx, vpcs, func(step plan.Step) bool { return len(vpcs) > 0 && step.Verb == network.VerbLoadHost })
 }
 
-// Publish implements reconcile.Shared.
+// Publish implements reconcile.Shared. A port on which the host itself began to
+// listen is the host's; that a tenant does not have it is told.
 func (s *shared) Publish(ctx context.Context, vpcs []network.VPC) error {
-	return s.syncHost(ctx, vpcs, func(plan.Step) bool { return true })
+	var taken error
+	if s.taken = nil; len(vpcs) > 0 {
+		found, err := listening("/proc")
+		if err != nil {
+			return err
+		}
+		s.taken, taken = takenOf(vpcs, found)
+	}
+	return errors.Join(s.syncHost(ctx, vpcs, func(plan.Step) bool { return true }), taken)
+}
+
+// takenOf are the published ports among those on which the host listens, and whose
+// they would be.
+func takenOf(vpcs []network.VPC, listening map[spec.Publish]bool) (taken []spec.Publish, told error) {
+	var errs []error
+	for _, v := range vpcs {
+		for _, e := range v.Endpoints {
+			for _, p := range e.Publish {
+				port := spec.Publish{HostPort: p.HostPort, Protocol: p.Protocol}
+				if !listening[port] {
+					continue
+				}
+				taken = append(taken, port)
+				errs = append(errs, fault.New(fault.Conflict, fmt.Sprintf("publish %s/%s on the host's port %d/%s", v.Tenant, e.Name, p.HostPort, p.Protocol),
+					"something on the host listens there, and keeps it").WithHint("ss -lntup; end it, or publish on another port"))
+			}
+		}
+	}
+	return taken, errors.Join(errs...)
 }
 
 // Prove implements reconcile.Shared. Without a VPC nothing has to be kept apart.
@@ -92,7 +124,7 @@ func (s *shared) wantHost(vpcs []network.VPC) *network.HostWant {
 	if len(vpcs) == 0 {
 		return nil
 	}
-	want := &network.HostWant{Protected: s.protection.networks(), Uplink: s.uplink}
+	want := &network.HostWant{Protected: s.protection.networks(), Uplink: s.uplink, Taken: s.taken}
 	for _, v := range vpcs {
 		entry := network.HostVPC{UID: v.UID, Transit: v.Transit}
 		for _, e := range v.Endpoints {

@@ -97,7 +97,7 @@ func TestHostText(t *testing.T) {
 			Transit: network.Transit{Host: netip.MustParseAddr("100.127.0.0"), Router: netip.MustParseAddr("100.127.0.1")},
 			Publish: []spec.Publish{{HostPort: 8080, Port: 80, Protocol: "tcp"}},
 		}},
-	}, []string{"eth0"})
+	}, network.HostHave{Sockets: true, Opened: []string{"eth0"}})
 	golden(t, "host.nft", table.Text())
 }
 

@@ -17,6 +17,8 @@ type HostWant struct {
 	Protected []netip.Prefix `json:"protected"`
 	// Uplink is the device tenants leave the host by, "" for any.
 	Uplink string `json:"uplink,omitempty"`
+	// Taken are ports, published or not, on which the host itself listens.
+	Taken []spec.Publish `json:"taken,omitempty"`
 }
 
 // HostVPC is what the host needs to know of one VPC.
@@ -38,6 +40,7 @@ type HostArgs struct {
 const (
 	transitSet    = "transit" // the host's ends of all transit links
 	routersSet    = "routers" // the routers' transit addresses
+	takenSet      = "taken"   // protocols and ports on which the host itself listens
 	openedSet     = "opened"  // devices that forward for tenants alone
 	fromTenants   = "from_tenants"
 	toTenants     = "to_tenants"
@@ -56,7 +59,7 @@ func (p *Planner) PlanHost(want *HostWant, have HostHave) (plan.Plan, error) {
 		return p.planNoHost(have), nil
 	}
 	load := HostArgs{Opened: have.ours(), Owed: have.Owed}
-	whole := p.CompileHost(*want, load.Opened)
+	whole := p.CompileHost(*want, have)
 	load.Table = withdrawn(whole, have.Table)
 	load.Changes = append(ruleset.Diff(have.Table, load.Table).Summary(), owing(have.Owed)...)
 	if !slices.Equal(load.Opened, have.Opened) {
@@ -124,16 +127,16 @@ func (p *Planner) hostStep(verb, why string, args any, after ...string) plan.Ste
 // What comes from a device that forwards for tenants alone and is not theirs is
 // dropped, wherever it would go: the kernel asks the device a packet comes from
 // whether it forwards.
-func (p *Planner) CompileHost(want HostWant, opened []string) *ruleset.Table {
+func (p *Planner) CompileHost(want HostWant, have HostHave) *ruleset.Table {
 	devices := &ruleset.Set{Name: openedSet, Key: []ruleset.Type{ruleset.TypeIfname}}
-	for _, device := range opened {
+	for _, device := range have.ours() {
 		devices.Elements = append(devices.Elements, ruleset.Element{From: ruleset.Ifname(device)})
 	}
 	return &ruleset.Table{
 		Family: ruleset.INet, Name: p.table,
 		Counters: []string{tenantCounter, protectedCounter},
 		Sets:     append(hostSets(want), devices),
-		Chains:   hostChains(want.Uplink),
+		Chains:   hostChains(want.Uplink, have.Sockets),
 	}
 }
 
@@ -143,6 +146,10 @@ func hostSets(want HostWant) []*ruleset.Set {
 	publish := &ruleset.Set{
 		Name: publishMap, Key: []ruleset.Type{ruleset.TypeProto, ruleset.TypePort}, Data: []ruleset.Type{ruleset.TypeAddr},
 	}
+	taken := &ruleset.Set{Name: takenSet, Key: []ruleset.Type{ruleset.TypeProto, ruleset.TypePort}}
+	for _, port := range want.Taken {
+		taken.Elements = append(taken.Elements, ruleset.Element{From: publishKey(port)})
+	}
 	for _, v := range want.VPCs {
 		transit.Elements = append(transit.Elements, ruleset.Element{From: ruleset.Ifname(TransitName(v.UID))})
 		routers.Elements = append(routers.Elements, ruleset.Element{From: ruleset.Addr(v.Transit.Router)})
@@ -150,10 +157,10 @@ func hostSets(want HostWant) []*ruleset.Set {
 			publish.Elements = append(publish.Elements, ruleset.Element{From: publishKey(port), Data: ruleset.Addr(v.Transit.Router)})
 		}
 	}
-	return []*ruleset.Set{transit, routers, publish, protectedSet(want.Protected)}
+	return []*ruleset.Set{transit, routers, publish, taken, protectedSet(want.Protected)}
 }
 
-func hostChains(uplink string) []*ruleset.Chain {
+func hostChains(uplink string, sockets bool) []*ruleset.Chain {
 	drop, accept := verdict(ruleset.Drop), verdict(ruleset.Accept)
 	refuse := []ruleset.Expr{count(tenantCounter), drop}
 	on := func(f ruleset.Field) ruleset.In { return ruleset.In{Fields: []ruleset.Field{f}, Set: transitSet} }
@@ -188,8 +195,8 @@ func hostChains(uplink string) []*ruleset.Chain {
 			ruleset.Do(on(ruleset.Iifname), reply, accept),
 			ruleset.Do(append([]ruleset.Expr{on(ruleset.Iifname)}, refuse...)...),
 		}},
-		{Name: "nat_pre", Base: base("nat", "prerouting", -100, false), Rules: []ruleset.Rule{translate()}},
-		{Name: "nat_out", Base: base("nat", "output", -100, false), Rules: []ruleset.Rule{loopback, translate()}},
+		{Name: "nat_pre", Base: base("nat", "prerouting", -100, false), Rules: translate(sockets)},
+		{Name: "nat_out", Base: base("nat", "output", -100, false), Rules: append([]ruleset.Rule{loopback}, translate(false)...)},
 		{Name: "nat_post", Base: base("nat", "postrouting", 100, false), Rules: []ruleset.Rule{
 			ruleset.Do(ipv4, ruleset.In{Fields: []ruleset.Field{ruleset.Source}, Set: routersSet}, ruleset.Masquerade{}),
 		}},
@@ -198,7 +205,17 @@ func hostChains(uplink string) []*ruleset.Chain {
 
 // translate sends what is for a published port of the host's addresses to the
 // router of the VPC that published it, which translates once more. The port stays.
-func translate() ruleset.Rule {
+//
+// A port on which the host listens is the host's, also when it began to later: who
+// connects to a service of the host must never meet a tenant there. The kernel knows
+// its sockets at once, where it can be asked; that the host listens is noted, too,
+// for what comes from the host itself, whose packets have their senders' sockets.
+func translate(sockets bool) []ruleset.Rule {
 	key := []ruleset.Field{ruleset.L4Proto, ruleset.DestPort}
-	return ruleset.Do(equals(ruleset.FibType, ruleset.Word(fibLocal)), ruleset.DNAT{Fields: key, Map: publishMap})
+	local := equals(ruleset.FibType, ruleset.Word(fibLocal))
+	rules := []ruleset.Rule{ruleset.Do(local, ruleset.In{Fields: key, Set: takenSet}, verdict(ruleset.Return))}
+	if sockets {
+		rules = append(rules, ruleset.Do(local, ruleset.Socket{}, verdict(ruleset.Return)))
+	}
+	return append(rules, ruleset.Do(local, ruleset.DNAT{Fields: key, Map: publishMap}))
 }

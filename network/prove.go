@@ -146,7 +146,7 @@ func (r *Room) ProveHost(ctx context.Context, want HostWant) (spec.Control, erro
 	if err != nil {
 		return spec.Control{}, err
 	}
-	return proveHost(r.host.CompileHost(want, have.ours()), have), nil
+	return proveHost(r.host.CompileHost(want, have), have), nil
 }
 
 func proveHost(want *ruleset.Table, have HostHave) spec.Control {

@@ -71,6 +71,11 @@ func encodeExpr(e ruleset.Expr) ([]expr.Any, error) {
 		}, nil
 	case ruleset.Count:
 		return []expr.Any{&expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: e.Counter}}, nil
+	case ruleset.Socket:
+		return []expr.Any{
+			&expr.Socket{Key: expr.SocketKeyTransparent, Register: registerWhole},
+			&expr.Cmp{Op: expr.CmpOpLte, Register: registerWhole, Data: []byte{1}},
+		}, nil
 	case ruleset.Verdict:
 		return []expr.Any{encodeVerdict(e)}, nil
 	}

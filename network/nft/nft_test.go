@@ -91,6 +91,7 @@ func everything() *ruleset.Table {
 				{Exprs: []ruleset.Expr{ruleset.Map{Fields: []ruleset.Field{ruleset.Iifname}, Map: "links"}}, Comment: "with a # in it"},
 			}},
 			{Name: "pre", Base: &ruleset.Base{Type: "nat", Hook: "prerouting", Priority: -100}, Rules: []ruleset.Rule{
+				ruleset.Do(ruleset.Socket{}, verdict(ruleset.Return, "")),
 				ruleset.Do(ruleset.Match{Field: ruleset.FibType, Value: ruleset.Word(2)}, ruleset.DNAT{Fields: key, Map: "hosts"}),
 				ruleset.Do(ruleset.DNAT{Fields: key, Map: "ports", WithPort: true}),
 			}},

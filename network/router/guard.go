@@ -33,6 +33,20 @@ func (k *Kernel) chooseOrder() error {
 // bindsEarly tries to bind a chain to a device that is not there: possible since
 // Linux 6.16, ENOENT before.
 func (k *Kernel) bindsEarly() (bool, error) {
+	hook := &ruleset.Base{Type: "filter", Hook: "ingress", Device: "absent"}
+	return k.accepts(ruleset.Netdev, &ruleset.Chain{Name: "probe", Base: hook})
+}
+
+// asksSockets tries a rule that asks for a socket: a module of the kernel that may
+// be left out.
+func (k *Kernel) asksSockets() (bool, error) {
+	hook := &ruleset.Base{Type: "filter", Hook: "prerouting"}
+	return k.accepts(ruleset.INet, &ruleset.Chain{Name: "probe", Base: hook, Rules: []ruleset.Rule{ruleset.Do(ruleset.Socket{})}})
+}
+
+// accepts tries a chain in a scratch namespace. Whatever the kernel lacks for it, it
+// says ENOENT.
+func (k *Kernel) accepts(f ruleset.Family, chain *ruleset.Chain) (bool, error) {
 	scratch, err := netns.Scratch()
 	if err != nil {
 		return false, err
@@ -41,20 +55,13 @@ func (k *Kernel) bindsEarly() (bool, error) {
 	if err != nil {
 		return false, errors.Join(err, scratch.Close())
 	}
-	err = conn.Apply(probe(k.table))
+	table := &ruleset.Table{Family: f, Name: k.table, Chains: []*ruleset.Chain{chain}}
+	err = conn.Apply(ruleset.Diff(nil, table))
 	closed := errors.Join(conn.Close(), scratch.Close())
 	if errors.Is(err, unix.ENOENT) {
 		return false, closed
 	}
 	return err == nil, errors.Join(err, closed)
-}
-
-func probe(table string) *ruleset.Changes {
-	hook := &ruleset.Base{Type: "filter", Hook: "ingress", Device: "absent"}
-	return &ruleset.Changes{
-		Table: &ruleset.Table{Family: ruleset.Netdev, Name: table}, NewTable: true,
-		AddChains: []*ruleset.Chain{{Name: "probe", Base: hook}},
-	}
 }
 
 // recall brings what is remembered of both tables up to date. Where guards end

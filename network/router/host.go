@@ -86,7 +86,7 @@ func (k *Kernel) ObserveHost(context.Context) (network.HostHave, error) {
 	if err != nil {
 		return network.HostHave{}, err
 	}
-	have := network.HostHave{Table: table, Forwarding: map[string]bool{}}
+	have := network.HostHave{Table: table, Sockets: k.sockets, Forwarding: map[string]bool{}}
 	if have.Owed, err = k.host.owed.look(k.host.flow, table, k.host.known.generation); err != nil {
 		return have, err
 	}

@@ -4,6 +4,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gpuhost/gpuhost/agent/spec"
 	"github.com/gpuhost/gpuhost/network"
@@ -136,5 +137,72 @@ func TestAConnectionIsForgottenByTheNextProcess(t *testing.T) {
 				t.Errorf("there is still to do:\n%s", text)
 			}
 		})
+	}
+}
+
+// A service of the host that begins to listen on a published port is not taken over:
+// who connects meets it and no tenant. When it ends, the port is the tenant's again.
+func TestAServiceOfTheHostIsNotTakenOver(t *testing.T) {
+	w := newWorld(t, guardFirst)
+	v := w.vpc("vpca", 0)
+	w.endpoint(v, "web1", "10.0.1.10", "open")
+	publish(&v.Endpoints[0], &v.Endpoints[0])
+	w.converge(v.UID, v)
+	w.host([]*network.VPC{v})
+	w.serve("web1", port)
+	before := w.connect("internet", hostAddress, port)
+	for _, address := range []string{"0.0.0.0", hostAddress} {
+		own, err := net.Listen("tcp4", net.JoinHostPort(address, "9000"))
+		w.must(err)
+		w.must(w.try("internet", func() error {
+			conn, err := net.DialTimeout("tcp4", net.JoinHostPort(hostAddress, "9000"), patience)
+			if err == nil {
+				err = conn.Close()
+			}
+			return err
+		}))
+		own.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
+		if conn, err := own.Accept(); err != nil {
+			t.Errorf("the service on %s is not reached: %v", address, err)
+		} else {
+			conn.Close()
+		}
+		w.must(own.Close())
+	}
+	elsewhere, err := net.Listen("tcp4", "127.0.0.1:9000")
+	w.must(err)
+	defer elsewhere.Close()
+	w.connect("internet", hostAddress, port)
+	if !echoes(before, patience) {
+		t.Error("a connection to the tenant was cut")
+	}
+	sink, other := w.sink("web1", port), w.sink("host", port)
+	w.datagrams("internet", hostAddress+":9000", 1, 7)
+	w.receive(other, 1)
+	w.must(other.Close())
+	w.datagrams("internet", hostAddress+":9000", 1, 8)
+	w.receive(sink, 1)
+}
+
+// What the host itself opens to its own port meets the host's service, too, once it
+// is noted.
+func TestATakenPortIsTheHosts(t *testing.T) {
+	w := newWorld(t, guardFirst)
+	v := w.vpc("vpca", 0)
+	w.endpoint(v, "web1", "10.0.1.10", "open")
+	publish(&v.Endpoints[0], &v.Endpoints[0])
+	w.converge(v.UID, v)
+	w.host([]*network.VPC{v})
+	w.serve("web1", port)
+	w.connect("host", hostAddress, port)
+	want := hostWant(v)
+	want.Taken = []spec.Publish{{HostPort: port, Protocol: "tcp"}}
+	have, err := w.room.ObserveHost(t.Context())
+	w.must(err)
+	p, err := w.room.PlanHost(&want, have)
+	w.must(err)
+	w.apply(p)
+	for _, from := range []string{"host", "internet"} {
+		w.refused(from, hostAddress, port) // nobody listens there: it is the host that refuses
 	}
 }

@@ -55,6 +55,7 @@ type Kernel struct {
 	table  string
 	// linkFirst says that a guard cannot be made before its link.
 	linkFirst bool
+	sockets   bool // rules can ask for sockets
 	low       *nft.Descriptors
 	here      *os.File // the host's own namespace
 	host      hostSpace
@@ -78,6 +79,9 @@ func New(c Config) (*Kernel, error) {
 	}
 	k := &Kernel{config: c, table: network.TableName(c.HostID), low: low, spaces: map[spec.UID]*space{}}
 	if err := k.chooseOrder(); err != nil {
+		return nil, errors.Join(err, low.Close())
+	}
+	if k.sockets, err = k.asksSockets(); err != nil {
 		return nil, errors.Join(err, low.Close())
 	}
 	if k.mounts, err = netns.WatchMounts(); err != nil {

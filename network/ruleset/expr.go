@@ -123,6 +123,10 @@ type SetMark struct{ Keep, Or uint32 }
 // Count adds the packet to a named counter.
 type Count struct{ Counter string }
 
+// Socket matches a packet that a socket of the namespace it is in would get. Only
+// prerouting asks for the receiver's; further out a packet has its sender's.
+type Socket struct{}
+
 // VerdictKind is what happens to a packet.
 type VerdictKind string
 
@@ -150,6 +154,7 @@ func (SNAT) expr()       {}
 func (Masquerade) expr() {}
 func (SetMark) expr()    {}
 func (Count) expr()      {}
+func (Socket) expr()     {}
 func (Verdict) expr()    {}
 
 // String implements Expr.
@@ -208,6 +213,9 @@ func (s SetMark) String() string {
 
 // String implements Expr.
 func (c Count) String() string { return fmt.Sprintf("counter name %q", c.Counter) }
+
+// String implements Expr. Whatever the socket is like: that there is one matters.
+func (Socket) String() string { return "socket transparent <= 1" }
 
 // String implements Expr.
 func (v Verdict) String() string {
