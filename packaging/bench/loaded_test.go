@@ -34,7 +34,9 @@ func BenchmarkP10Loaded(b *testing.B) {
 	r.say("verify, all read from the kernel  %s (promised: 1.5 s with 500 instances)", verified)
 	r.say("first verify after kill -9        %s (promised: 1.5 s; other lanes and the audit work meanwhile)", fresh)
 	r.say("transactions in the kernel's rules meanwhile: %d (promised: 0), in %d namespaces", h.written(before), len(before))
-	r.say("apply of one changed group, command line to command line: %s", h.applies(20))
+	r.say("apply of a changed group, command line to command line:")
+	r.say("  the group of one instance, %6d rules: %s", a.rules/a.hostFull, h.applies(20, func(i int) string { return h.ownGroup(0, a.rules/a.hostFull, 2000+i) }))
+	r.say("  the group of all,               1 rule : %s", h.applies(20, func(i int) string { return h.webGroup(2000 + i) }))
 	r.metric(float64(remembered.median().Microseconds())/1000, "plan-ms")
 	r.metric(float64(verified.median().Microseconds())/1000, "verify-ms")
 	r.metric(float64(fresh.median().Microseconds())/1000, "first-verify-ms")
@@ -71,16 +73,21 @@ func document(kind, tenant, name, spec string) string {
 // instance is one instance and its group of n rules, none of which another
 // group has.
 func (h *host) instance(i, n int) string {
-	var rules strings.Builder
-	for r := range n {
-		fmt.Fprintf(&rules, "\n  - {action: accept, protocol: tcp, ports: \"%d\", remote: 172.%d.%d.0/24}", 1000+r, 16+i%16, r%256)
-	}
-	group := document("SecurityGroup", "acme", fmt.Sprintf("g%d", i), "\n  egress: [{action: accept, protocol: all, remote: 0.0.0.0/0}]\n  ingress:"+rules.String())
-	return group + document("Instance", "acme", fmt.Sprintf("i%d", i), fmt.Sprintf(
+	return h.ownGroup(i, n, 1000) + document("Instance", "acme", fmt.Sprintf("i%d", i), fmt.Sprintf(
 		"\n  image: oci-archive:%s\n  command: [sh, -c, %q]\n  resources: {cpus: 0.01, memory: 16MiB}\n  network: {securityGroups: [g%d, web]}", h.image, task[2], i))
 }
 
-// webGroup is the group that changes; every instance is in it.
+// ownGroup is the group of instance i alone: n rules, the first of them for a port.
+func (h *host) ownGroup(i, n, port int) string {
+	var rules strings.Builder
+	for r := range n {
+		fmt.Fprintf(&rules, "\n  - {action: accept, protocol: tcp, ports: \"%d\", remote: 172.%d.%d.0/24}", port, 16+i%16, r%256)
+		port = 1001 + r
+	}
+	return document("SecurityGroup", "acme", fmt.Sprintf("g%d", i), "\n  egress: [{action: accept, protocol: all, remote: 0.0.0.0/0}]\n  ingress:"+rules.String())
+}
+
+// webGroup is the group that every instance is in.
 func (h *host) webGroup(port int) string {
 	return document("SecurityGroup", "acme", "web", fmt.Sprintf(
 		"\n  ingress: [{action: accept, protocol: tcp, ports: \"%d\", remote: 0.0.0.0/0}]\n  egress: []", port))
@@ -140,12 +147,12 @@ func (h *host) firstVerify() (first times) {
 	return first
 }
 
-// applies changes the group n times.
-func (h *host) applies(n int) times {
+// applies writes n versions of a group, one after the other.
+func (h *host) applies(n int, group func(i int) string) times {
 	h.b.Helper()
 	var all times
 	for i := range n {
-		file := h.write("web.yaml", h.webGroup(2000+i))
+		file := h.write("group.yaml", group(i))
 		all = append(all, took(h.b, h.command("apply", "--yes", "-f", file)))
 	}
 	return all

@@ -128,6 +128,7 @@ func BenchmarkP2Crowd(b *testing.B) {
 	h := newHost(b)
 	peer := newCtr(b, h)
 	n := amountsOf().crowd
+	h.many = n
 	r := newReport(b, fmt.Sprintf("P2: %d instances at once", n))
 	h.gpuhost(h.runArgs("warm", 0)...)
 	var ours, ctrs times
