@@ -43,6 +43,9 @@ func (s Instances) Verb(ctx context.Context, who api.Caller, ref spec.Ref, verb 
 // hangup is how long a command whose caller went away may take to end by itself.
 const hangup = 2 * time.Second
 
+// patience is how long a command may take to begin.
+const patience = time.Minute
+
 // Exec implements api.Instances. The command's output goes through a relay that
 // outlives the agent; this side adds what only containerd knows, the exit.
 func (s Instances) Exec(ctx context.Context, who api.Caller, ref spec.Ref, request api.ExecRequest) (io.ReadWriteCloser, error) {
@@ -57,6 +60,7 @@ func (s Instances) Exec(ctx context.Context, who api.Caller, ref spec.Ref, reque
 	id := string(spec.NewUID())
 	relay, err := s.Launcher.StartExec(ctx, launch.ExecOptions{
 		Instance: object.Metadata.UID, ID: id, Stdin: request.Stdin, TTY: request.TTY,
+		Patience: patience + hangup, // it must not go before the command comes
 	})
 	if err != nil {
 		return nil, err
@@ -102,7 +106,7 @@ func (s Instances) begin(ctx context.Context, object *spec.Object, relay launch.
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	if _, err := process.Start(ctx); err != nil {
+	if _, err := process.Start(ctx, patience); err != nil {
 		return nil, errors.Join(err, abandon(ctx, process), conn.Close())
 	}
 	out, in := io.Pipe()

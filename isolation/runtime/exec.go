@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
 	tasks "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/errdefs"
@@ -118,14 +120,24 @@ func mergeEnv(base, more []string) []string {
 	return out
 }
 
-// Start lets the process run and returns its pid.
-func (h *ExecHandle) Start(ctx context.Context) (pid int, err error) {
-	ctx = h.client.tenant(ctx, h.tenant)
+var errImpatient = errors.New("out of patience")
+
+// Start lets the process run and returns its pid. It is a timeout when that took
+// longer than patience: a process is born on its instance's own share of the
+// processors, of which the tenant may leave it next to nothing.
+func (h *ExecHandle) Start(ctx context.Context, patience time.Duration) (pid int, err error) {
+	ctx, cancel := context.WithTimeoutCause(h.client.tenant(ctx, h.tenant), patience, errImpatient)
+	defer cancel()
 	r, err := h.client.containerd.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: h.task, ExecID: h.id})
-	if err != nil {
+	switch {
+	case err == nil:
+		return int(r.Pid), nil
+	case errors.Is(context.Cause(ctx), errImpatient):
+		return 0, fault.New(fault.Timeout, h.what("start"), "the command did not begin within %v", patience).
+			WithHint("the instance may be using up its own cpus or be frozen; try again, or give it more")
+	default:
 		return 0, commandFault(h.what("start"), errgrpc.ToNative(err))
 	}
-	return int(r.Pid), nil
 }
 
 // Resize tells the terminal its size in characters.

@@ -4,15 +4,20 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/isolation"
 )
+
+// patience is more than any command here takes to begin.
+const patience = time.Minute
 
 func TestExec(t *testing.T) {
 	h := newHost(t)
@@ -66,7 +71,7 @@ func TestExecStdinResizeKill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := process.Start(t.Context()); err != nil {
+	if _, err := process.Start(t.Context(), patience); err != nil {
 		t.Fatal(err)
 	}
 	if err := process.Resize(t.Context(), 132, 43); err != nil {
@@ -109,8 +114,31 @@ func TestExecRefusals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := process.Start(t.Context()); !fault.Is(err, fault.Invalid) {
+	if _, err := process.Start(t.Context(), patience); !fault.Is(err, fault.Invalid) {
 		t.Errorf("exec of what is not there: %v of kind %q", err, fault.KindOf(err))
+	}
+}
+
+// TestExecInABusyInstance: a command that its instance leaves no time to begin is
+// given up, and what is left of it can be taken away.
+func TestExecInABusyInstance(t *testing.T) {
+	h := newHost(t)
+	h.start(testLease(h.importBusybox("acme"), "sleep", "1000"))
+	defer h.remove()
+	process, err := h.client.Exec(t.Context(), "acme", testUID, ExecOptions{ID: "late", Args: []string{"true"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	frozen := filepath.Join(h.config.Paths.CgroupDir(testUID), "cgroup.freeze")
+	if err := os.WriteFile(frozen, []byte("1"), 0); err != nil {
+		t.Fatal(err)
+	}
+	_, err = process.Start(t.Context(), time.Second)
+	if thaw := os.WriteFile(frozen, []byte("0"), 0); thaw != nil {
+		t.Fatal(thaw)
+	}
+	if !fault.Is(err, fault.Timeout) || fault.HintOf(err) == "" {
+		t.Errorf("have %v of kind %q, hint %q", err, fault.KindOf(err), fault.HintOf(err))
 	}
 }
 

@@ -255,7 +255,7 @@ func (h *host) exec(options *ExecOptions, args ...string) (string, int) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	if _, err := handle.Start(h.t.Context()); err != nil {
+	if _, err := handle.Start(h.t.Context(), patience); err != nil {
 		h.t.Fatal(err)
 	}
 	code, err := handle.Wait(h.t.Context())
