@@ -48,13 +48,35 @@ func (l *Launcher) canary(ctx context.Context, uid spec.UID, t canary.Tries) (ca
 		return canary.Answer{}, err
 	}
 	select {
-	case c := <-l.canaries:
-		answer, c, err := l.visit(ctx, c, canary.Visit{Cgroup: dir, Tries: t})
-		l.canaries <- c
-		return answer, err
+	case l.visits <- struct{}{}:
+		defer func() { <-l.visits }()
 	case <-ctx.Done():
 		return canary.Answer{}, fmt.Errorf("await a free one: %w", ctx.Err())
 	}
+	answer, c, err := l.visit(ctx, l.takeCanary(), canary.Visit{Cgroup: dir, Tries: t})
+	l.keepCanary(c)
+	return answer, err
+}
+
+// takeCanary gives one that is at rest, nil where there is none.
+func (l *Launcher) takeCanary() *canaryProcess {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.kept) == 0 {
+		return nil
+	}
+	c := l.kept[len(l.kept)-1]
+	l.kept = l.kept[:len(l.kept)-1]
+	return c
+}
+
+func (l *Launcher) keepCanary(c *canaryProcess) {
+	if c == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.kept = append(l.kept, c)
 }
 
 // visit sends a canary, nil for a new one, and gives the one to keep. Whatever one
@@ -169,12 +191,13 @@ func (c *canaryProcess) end() {
 // that is needed later is started again.
 func (l *Launcher) Close() error {
 	for range mostCanaries {
-		if c := <-l.canaries; c != nil {
-			c.end()
-		}
+		l.visits <- struct{}{}
+	}
+	for c := l.takeCanary(); c != nil; c = l.takeCanary() {
+		c.end()
 	}
 	for range mostCanaries {
-		l.canaries <- nil
+		<-l.visits
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ package launch
 import (
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/gpuhost/gpuhost/isolation"
 )
@@ -35,8 +36,10 @@ type Config struct {
 // canaries, which end with it.
 type Launcher struct {
 	config Config
-	// canaries are as many as may run; nil is one that is not started.
-	canaries chan *canaryProcess
+	// visits is held by each canary under way, of which there are not too many.
+	visits chan struct{}
+	mu     sync.Mutex
+	kept   []*canaryProcess // canaries at rest, the one last used last
 }
 
 var _ isolation.Wardens = (*Launcher)(nil)
@@ -46,11 +49,7 @@ func New(config Config) *Launcher {
 	if config.Services == "" {
 		config.Services = filepath.Join(filepath.Dir(config.Paths.Warden), "warden-services")
 	}
-	l := &Launcher{config: config, canaries: make(chan *canaryProcess, mostCanaries)}
-	for range mostCanaries {
-		l.canaries <- nil
-	}
-	return l
+	return &Launcher{config: config, visits: make(chan struct{}, mostCanaries)}
 }
 
 // Cgroups of wardens, beside those of the instances, whose names are uids of
