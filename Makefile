@@ -24,7 +24,7 @@ FUZZTIME ?= 30s
 BENCH ?= .
 ARCH ?= amd64 arm64
 
-.PHONY: help deps build runtime test test-pure test-host lab demo bench fuzz cover man lint vuln packages clean
+.PHONY: help deps build runtime test test-pure test-host lab demo bench fuzz cover man lint vuln packages repo lint-packages reproduce clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,8 +58,9 @@ test-pure: ## run the pure tier only: no root, no namespaces
 test-host: deps runtime ## run the host tier only: real kernel parts, private namespaces
 	@packaging/lab/test.sh host $(TESTFLAGS)
 
-lab: runtime build ## run the lab tier: a real Debian guest (SCENARIO='a b', KEEP=1 for its console, VERBOSE=1)
+lab: build ## run the lab tier: a real Debian guest (SCENARIO='a b', KEEP=1 for its console, VERBOSE=1)
 	@packaging/bootstrap.sh lab
+	@$(MAKE) packages ARCH=amd64
 	@KEEP=$(KEEP) VERBOSE=$(VERBOSE) packaging/lab/lab.sh $(SCENARIO)
 
 demo: deps runtime build ## show the main job on a simulated DGX H100 (KEEP=1 leaves it running)
@@ -88,6 +89,17 @@ man: ## write man pages and shell completions into build/
 packages: ## make deb and rpm below build/packages/out (ARCH="amd64 arm64")
 	@packaging/bootstrap.sh build
 	@for arch in $(ARCH); do packaging/nfpm/build.sh $$arch build/packages/out; done
+
+repo: packages ## make signed repositories of them for apt and dnf in build/repo (SIGNING_KEY, BASE)
+	@packaging/repo/make.sh build/packages/out build/repo
+	@packaging/repo/check.sh build/repo
+
+lint-packages: packages ## ask lintian and rpmlint about the packages
+	@packaging/nfpm/lint.sh build/packages/out
+
+reproduce: ## build the packages from two clones and compare the bytes (ARCH)
+	@packaging/bootstrap.sh build
+	@packaging/nfpm/reproduce.sh $(ARCH)
 
 lint: ## check format, vet and staticcheck
 	@packaging/bootstrap.sh build

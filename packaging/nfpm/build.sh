@@ -30,7 +30,8 @@ ldflags="-s -w -buildid= -X main.version=$VERSION"
 build() { CGO_ENABLED=0 GOARCH=$arch go build -trimpath -ldflags "$ldflags" -o "$stage/bin/$1" "$2"; }
 # nvml-helper opens NVIDIA's library while it runs and so needs the C library.
 build_cgo() {
-	CGO_ENABLED=1 GOARCH=$arch "${cross[@]}" go build -trimpath -ldflags "$ldflags -extldflags=-Wl,--build-id=none" -o "$stage/bin/$1" "$2"
+	CGO_ENABLED=1 GOARCH=$arch "${cross[@]}" go build -trimpath -buildmode=pie \
+		-ldflags "$ldflags -extldflags '-Wl,--build-id=none,-z,now'" -o "$stage/bin/$1" "$2"
 }
 
 build_binaries() {
@@ -52,7 +53,7 @@ write_texts() {
 		go run . completion "$shell" >"$stage/completions/gpuhost.$shell"
 	done
 	for package in gpuhost gpuhost-runtime; do
-		packaging/nfpm/changelog.sh "$package" >"$stage/doc/$package.yaml"
+		packaging/nfpm/changelog.sh >"$stage/doc/$package.yaml"
 	done
 	gzip -9n <CHANGELOG.md >"$stage/doc/changelog.gz"
 	gzip -9n "$stage"/man/*.8
@@ -86,7 +87,7 @@ write_scripts() {
 
 rm -rf "$stage"
 mkdir -p "$stage"/{bin,etc,man,completions,doc,scripts}
-cp -r packaging/nfpm/{*.yaml,*.toml,*.copyright} "$stage/"
+cp packaging/nfpm/{*.yaml,10-package.toml,*.copyright,*.lintian} "$stage/"
 mkdir "$stage/systemd" && cp systemd/gpuhost* "$stage/systemd/"
 build_binaries
 write_texts

@@ -11,5 +11,5 @@ cat <<YAML
     urgency: medium
     distributions: [stable]
   changes:
-    - note: "Release $VERSION. The changes are in /usr/share/doc/$1/changelog.gz."
+    - note: "Release $VERSION; changelog.gz has the changes."
 YAML

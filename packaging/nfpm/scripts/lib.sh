@@ -17,8 +17,8 @@ refuse_downgrade() {
 	needed=$(sed -n 's/^minReader=\([0-9][0-9]*\)$/\1/p' "$state.version" 2>/dev/null || true)
 	[ "${needed:-0}" -gt @SCHEMA@ ] || return 0
 	say "error: $state needs a reader of schema $needed, gpuhost @VERSION@ has @SCHEMA@; nothing was changed"
-	say "hint: keep the installed version, or go back to the state of before its upgrade:"
-	say "hint: systemctl stop gpuhost; cp $state.schema@SCHEMA@ $state; rm $state.version; then install @VERSION@ again"
+	say "hint: keep the installed version. The way back to the state of before its upgrade: stop gpuhost, put"
+	say "hint: $state.schema@SCHEMA@ in the place of $state, remove $state.version, install @VERSION@ again"
 	exit 1
 }
 
