@@ -153,6 +153,15 @@ func TestFailedAuditIsNamed(t *testing.T) {
 	}
 }
 
+// What is not proved does not start; it is no defect either, and tried again.
+func TestWhatIsUnknownDoesNotStart(t *testing.T) {
+	f := &fake{guard: true, reserved: true, blindAudit: true}
+	err := pursue(f, testLease())
+	if !fault.Is(err, fault.Temporary) || f.task.Status != TaskCreated {
+		t.Errorf("error %v, task %s", err, f.task.Status)
+	}
+}
+
 func TestSecretsAreResolved(t *testing.T) {
 	env, err := (&fake{}).room().env(t.Context(), testLease())
 	if err != nil {
