@@ -138,13 +138,17 @@ func TestALookAtWhichNothingHappenedIsTheSame(t *testing.T) {
 }
 
 // More happens between two looks than the socket holds: what it was told last, that
-// c is gone, is not among it.
+// vc is gone and ve has an address, is not among it. Both are at rest: they are not
+// read without being named.
 func TestWhatTheSocketLostIsReadAgain(t *testing.T) {
 	s := newSite(t)
-	s.foreign("link add va type veth peer name vb", "link add vc type veth peer name vd")
+	for _, pair := range []string{"va type veth peer name vb", "vc type veth peer name vd", "ve type veth peer name vf"} {
+		s.foreign("link add " + pair)
+	}
+	s.foreign("link set vc up", "link set vd up", "link set ve up", "link set vf up")
 	s.check(t)
 	s.foreign(slices.Repeat([]string{"link set va up", "link set va down"}, 2000)...)
-	s.foreign("link del vc", "addr add 10.0.0.1/32 dev va")
+	s.foreign("link del vc", "addr add 10.0.0.1/32 dev ve")
 	s.check(t)
 }
 

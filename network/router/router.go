@@ -126,6 +126,7 @@ func (k *Kernel) pin(vpc spec.UID) string {
 // it is used: one batch at a time, and what is remembered stays true.
 type space struct {
 	mu       sync.Mutex
+	gone     bool     // no longer the VPC's: whoever waited for it takes another
 	netns    *os.File // nil: not open
 	nft      *nft.Conn
 	link     *link.Conn
@@ -156,15 +157,28 @@ type memory struct {
 
 // space gives the VPC's space, locked. The caller unlocks it.
 func (k *Kernel) space(vpc spec.UID) *space {
-	k.mu.Lock()
-	s := k.spaces[vpc]
-	if s == nil {
-		s = &space{}
-		k.spaces[vpc] = s
+	for {
+		k.mu.Lock()
+		s := k.spaces[vpc]
+		if s == nil {
+			s = &space{}
+			k.spaces[vpc] = s
+		}
+		k.mu.Unlock()
+		s.mu.Lock()
+		if !s.gone {
+			return s
+		}
+		s.mu.Unlock() // it was forgotten while this waited: there is another, or will be
 	}
-	k.mu.Unlock()
-	s.mu.Lock()
-	return s
+}
+
+// forget drops a VPC's space, which is closed and which the caller holds.
+func (k *Kernel) forget(vpc spec.UID, s *space) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s.gone = true
+	delete(k.spaces, vpc)
 }
 
 // open opens the sockets where the namespace is pinned, and says whether it is.

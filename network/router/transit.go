@@ -142,6 +142,7 @@ func (k *Kernel) Remove(_ context.Context, vpc spec.UID) error {
 	if err := errors.Join(s.close(), k.host.link.Delete(network.TransitName(vpc)), netns.Delete(k.pin(vpc))); err != nil {
 		return fmt.Errorf("close network %s: %w", vpc, err)
 	}
+	k.forget(vpc, s)
 	return nil
 }
 
