@@ -50,6 +50,7 @@ check_lab() {
 	need qemu-utils command -v qemu-img
 	need e2fsprogs command -v mke2fs
 	need mmdebstrap command -v mmdebstrap
+	need xz-utils command -v xz
 }
 
 die() {

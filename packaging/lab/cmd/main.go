@@ -1,6 +1,6 @@
 // Command cmd runs the lab's scenarios on a guest whose parts lie in one folder:
 //
-//	cmd [-keep] [-v] -lab build/lab [SCENARIO...]
+//	cmd [-keep] [-v] [-sample N] -lab build/lab [SCENARIO...]
 //
 // packaging/lab/lab.sh makes the parts and calls it.
 package main
@@ -28,11 +28,12 @@ func main() {
 	scenarios := flag.String("scenarios", "packaging/lab/scenarios", "folder with the scenarios")
 	keep := flag.Bool("keep", false, "give a console at the end, or after the first failure")
 	verbose := flag.Bool("v", false, "show what the steps print, too")
+	sample := flag.Int("sample", 0, "take only so many values of a scenario that runs once for each")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	report := &scenario.Report{Out: os.Stdout, Verbose: *verbose}
-	runner := &scenario.Runner{Report: report, New: fresh(*lab)}
+	runner := &scenario.Runner{Report: report, Sample: *sample, New: fresh(*lab)}
 	if *keep {
 		runner.Keep = console
 	}

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Builds the lab's guest into a folder: root.img (Debian 12 with systemd, ext4),
-# and the kernel and initrd that are in it.
+# and vmlinux and initrd, which are in it.
 #
 #   packaging/lab/guest/build.sh DIR
 #
 # A stamp of what decides the result (this script and files/) makes a second call
 # free. What the agent brings is not in the image: it comes on a second drive, so
-# that a changed agent needs no new image. Needs root, mmdebstrap, e2fsprogs and a
-# Debian mirror.
+# that a changed agent needs no new image. Needs root, mmdebstrap, e2fsprogs, xz
+# and a Debian mirror.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -32,7 +32,7 @@ initrd_modules='virtio_pci virtio_blk ext4 crc32c_generic'
 stamp() { (cd "$here" && find build.sh files -type f | LC_ALL=C sort | xargs sha256sum) | sha256sum; }
 
 bootstrap() {
-	local options=(--aptopt='APT::Install-Recommends "false"')
+	local options=(--aptopt='APT::Install-Recommends "false"' --dpkgopt=force-unsafe-io)
 	for path in "${unread[@]}"; do
 		options+=(--dpkgopt="path-exclude=$path")
 	done
@@ -48,6 +48,15 @@ bootstrap() {
 	systemctl --root="$1" --quiet mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer
 }
 
+# unpack_kernel FILE: the kernel itself, which qemu starts as well (PVH). The guest
+# would take longer to unpack it than to run it up to its first process.
+unpack_kernel() {
+	local offset
+	offset=$(LC_ALL=C grep -abo -m 1 -F $'\xfd7zXZ' "$1" | head -n 1 | cut -d: -f1)
+	# Not through a pipe: behind the kernel comes what is no xz, and is not read.
+	xz --decompress --stdout --single-stream < <(tail -c "+$((offset + 1))" "$1")
+}
+
 want=$(stamp)
 if [[ -f $out/.stamp && $(<"$out/.stamp") == "$want" ]]; then
 	exit 0
@@ -57,7 +66,7 @@ rm -rf "${out:?}"/* "$out/.stamp"
 tree=$(mktemp -d "$out/tree.XXXXXX")
 trap 'rm -rf "$tree"' EXIT
 bootstrap "$tree"
-cp "$tree"/boot/vmlinuz-* "$out/vmlinuz"
+unpack_kernel "$tree"/boot/vmlinuz-* >"$out/vmlinux"
 cp "$tree"/boot/initrd.img-* "$out/initrd"
 mke2fs -q -t ext4 -L gpuhost-guest -d "$tree" "$out/root.img" 4G
 echo "$want" >"$out/.stamp"

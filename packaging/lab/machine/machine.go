@@ -15,13 +15,13 @@ import (
 
 // Times under emulation, on two cores that do other things too.
 const (
-	bootPatience = 4 * time.Minute
+	bootPatience = 10 * time.Minute
 	silence      = 30 * time.Second // beyond a script's own timeout
 )
 
 // Spec says what the machine is made of.
 type Spec struct {
-	Image   string // folder with root.img, vmlinuz and initrd
+	Image   string // folder with root.img, vmlinux and initrd
 	Payload string // file of the second, read-only drive
 	Dir     string // folder for this machine's disk and logs; emptied
 }

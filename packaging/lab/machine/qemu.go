@@ -20,7 +20,7 @@ func (m *Machine) arguments() []string {
 	return []string{
 		"-name", "gpuhost-lab", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-machine", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,la57=off", "-smp", "2", "-m", "2048",
-		"-kernel", filepath.Join(m.spec.Image, "vmlinuz"), "-initrd", filepath.Join(m.spec.Image, "initrd"),
+		"-kernel", filepath.Join(m.spec.Image, "vmlinux"), "-initrd", filepath.Join(m.spec.Image, "initrd"),
 		"-append", strings.Join(kernelOptions, " "),
 		"-drive", "file=" + m.disk() + ",if=virtio,format=qcow2,cache=writeback,discard=unmap",
 		"-drive", "file=" + m.spec.Payload + ",if=virtio,format=raw,readonly=on",

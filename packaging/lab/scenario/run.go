@@ -12,6 +12,10 @@ import (
 	"github.com/gpuhost/gpuhost/packaging/lab/wire"
 )
 
+// usualBoot is what a boot takes where nothing else runs. The longest boot of a
+// machine says how much slower things are where it is, and all patience grows with it.
+const usualBoot = 30 * time.Second
+
 // downPatience is how long a machine may take to go down.
 const downPatience = 2 * time.Minute
 
@@ -28,9 +32,11 @@ type Guest interface {
 type Runner struct {
 	New    func() (Guest, error) // a fresh machine, switched off
 	Report *Report
+	Sample int                          // at most so many values of a scenario's Each, spread over all; 0: all
 	Keep   func(context.Context, Guest) // called with the machine of the last scenario, and of the first that fails
 
 	guest  Guest           // nil: the next scenario begins on a fresh one
+	slow   time.Duration   // how many times slower than usual, at least once
 	done   map[string]bool // what passed on this machine
 	failed map[string]bool // on any
 }
@@ -39,7 +45,7 @@ type Runner struct {
 func (r *Runner) Run(ctx context.Context, scenarios []*Scenario) bool {
 	r.done, r.failed = map[string]bool{}, map[string]bool{}
 	for _, s := range scenarios {
-		for _, value := range s.values() {
+		for _, value := range s.values(r.Sample) {
 			err := r.runAfterNeeds(ctx, scenarios, s, value)
 			if err == nil {
 				continue
@@ -61,12 +67,20 @@ func (r *Runner) Run(ctx context.Context, scenarios []*Scenario) bool {
 	return len(r.failed) == 0
 }
 
-// values are those of Each, or one that is nothing.
-func (s *Scenario) values() []string {
+// values are those of Each, or a sample of them; without Each one that is nothing.
+func (s *Scenario) values(sample int) []string {
+	all := s.Each.Values
 	if s.Each.Variable == "" {
 		return []string{""}
 	}
-	return s.Each.Values
+	if sample == 0 || sample >= len(all) {
+		return all
+	}
+	var some []string
+	for i := range sample {
+		some = append(some, all[i*len(all)/sample])
+	}
+	return some
 }
 
 // runAfterNeeds runs a scenario on a machine on which its needs have passed.
@@ -78,7 +92,7 @@ func (r *Runner) runAfterNeeds(ctx context.Context, all []*Scenario, s *Scenario
 		}
 		for _, other := range all {
 			if other.Name == need && !r.done[need] {
-				if err := r.runAfterNeeds(ctx, all, other, other.values()[0]); err != nil {
+				if err := r.runAfterNeeds(ctx, all, other, other.values(1)[0]); err != nil {
 					return err
 				}
 			}
@@ -130,7 +144,9 @@ func (r *Runner) boot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.Report.booted(hello, time.Since(begin))
+	took := time.Since(begin)
+	r.slow = max(r.slow, 1, took/usualBoot)
+	r.Report.booted(hello, took)
 	return nil
 }
 
@@ -144,7 +160,7 @@ func (r *Runner) off() {
 
 // do runs a step's lines and then its order.
 func (r *Runner) do(ctx context.Context, s *Scenario, step *Step, value string, out io.Writer) error {
-	exit, err := r.guest.Run(ctx, step.Script(prelude(s, value)), s.Timeout, out)
+	exit, err := r.guest.Run(ctx, step.Script(prelude(s, value, r.slow)), s.Timeout*r.slow, out)
 	if step.Order == AwaitCut {
 		return r.awaitCut(ctx, exit, err)
 	}
@@ -162,8 +178,8 @@ func (r *Runner) do(ctx context.Context, s *Scenario, step *Step, value string, 
 }
 
 // prelude is what every script begins with, on one line.
-func prelude(s *Scenario, value string) string {
-	text := "set -Eeuo pipefail; . /opt/lab/scenarios/lib.sh; "
+func prelude(s *Scenario, value string, slow time.Duration) string {
+	text := fmt.Sprintf("set -Eeuo pipefail; slow=%d; . /opt/lab/scenarios/lib.sh; ", slow)
 	if s.Each.Variable != "" {
 		text += fmt.Sprintf("%s='%s'; ", s.Each.Variable, value)
 	}
@@ -200,7 +216,7 @@ func (r *Runner) awaitCut(ctx context.Context, exit wire.Exit, err error) error 
 
 func (r *Runner) reboot(ctx context.Context) error {
 	// The driver ends with the system and may not come to say so.
-	exit, err := r.guest.Run(ctx, "systemctl reboot", downPatience, io.Discard)
+	exit, err := r.guest.Run(ctx, "systemctl reboot", downPatience*r.slow, io.Discard)
 	var down *machine.Down
 	if !errors.As(err, &down) {
 		if err := failure(exit, err); err != nil {
@@ -215,7 +231,7 @@ func (r *Runner) reboot(ctx context.Context) error {
 }
 
 func (r *Runner) waitDown(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, downPatience)
+	ctx, cancel := context.WithTimeout(ctx, downPatience*r.slow)
 	defer cancel()
 	return r.guest.WaitDown(ctx)
 }

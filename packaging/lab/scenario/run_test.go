@@ -165,7 +165,17 @@ func TestReport(t *testing.T) {
 // The values of Each reach the script.
 func TestPrelude(t *testing.T) {
 	s := &Scenario{Each: Each{"POINT", []string{"after x"}}}
-	if got := prelude(s, "after x"); !strings.Contains(got, "POINT='after x'; ") || strings.Contains(got, "\n") {
+	if got := prelude(s, "after x", 3); !strings.Contains(got, "slow=3; ") || !strings.Contains(got, "POINT='after x'; ") || strings.Contains(got, "\n") {
 		t.Errorf("prelude %q", got)
+	}
+}
+
+// A sample is spread over all values.
+func TestSample(t *testing.T) {
+	s := &Scenario{Each: Each{"P", []string{"1", "2", "3", "4", "5"}}}
+	for sample, want := range map[int]string{0: "1 2 3 4 5", 1: "1", 2: "1 3", 5: "1 2 3 4 5", 9: "1 2 3 4 5"} {
+		if got := strings.Join(s.values(sample), " "); got != want {
+			t.Errorf("%d of them: %s, want %s", sample, got, want)
+		}
 	}
 }

@@ -1,15 +1,16 @@
-# The agent is copied onto the host and its service is ready.
-#: timeout 4m
+# The packages are installed with apt, and the service is ready.
+#: timeout 6m
 
-## it is copied
-cp -r $lab/tree/usr/. /usr/
-cp $lab/scenarios/hand/gpuhost.service /etc/systemd/system/
-systemctl daemon-reload
+## a host without GPUs pretends to have them
+install -d /etc/systemd/system/gpuhost.service.d
+printf '[Service]\nExecStart=\nExecStart=/usr/bin/gpuhost agent --sim dgx-h100\n' >/etc/systemd/system/gpuhost.service.d/simulate.conf
+
+## apt installs them
+apt-get install -qq -y $lab/packages/*.deb
 
 ## the service is ready
-systemctl start gpuhost
+systemctl is-active gpuhost gpuhost-containerd gpuhost-tenants
+systemctl is-enabled gpuhost gpuhost-containerd
 eventually 120 gpuhost status
-systemctl show gpuhost -p StatusText -p ExecMainPID
-
-## doctor
+systemctl show gpuhost -p StatusText -p ActiveEnterTimestampMonotonic -p ExecMainStartTimestampMonotonic
 gpuhost doctor || true

@@ -16,9 +16,10 @@ refused() {
 	if "$@"; then fail "this should have been refused: $*"; fi
 }
 
-# eventually SECONDS COMMAND...: until it succeeds; it is shown when it never does.
+# eventually SECONDS COMMAND...: until it succeeds; it is shown when it never does. Where
+# the guest is slow (the lab measures that at its boot) it has as many times more.
 eventually() {
-	local deadline=$((SECONDS + $1))
+	local deadline=$((SECONDS + $1 * slow))
 	shift
 	until "$@" >/tmp/eventually 2>&1; do
 		if ((SECONDS >= deadline)); then
@@ -67,3 +68,49 @@ grew() { (($(wc -l </root/counted) > $1)); }
 
 # undisturbed: the processes are those that /root/both names.
 undisturbed() { [ "$(process acme/a && process globex/b)" = "$(</root/both)" ]; }
+
+# running fails where a process, cgroup, mount, namespace, table or link of the
+# agent is left.
+running() {
+	{
+		pgrep -l 'gpuhost|warden|containerd|nvml|holder'
+		find /sys/fs/cgroup -path '*gpuhost*' -type d
+		grep gpuhost /proc/mounts | grep -v /opt/lab
+		ip netns list | grep -v '^outside'
+		ip -br link | awk '{print $1}' | grep -v -e '^lo$' -e '^uplink0'
+		nft list tables
+		find /run/gpuhost 2>/dev/null
+		true
+	} | tee /root/running
+	[ ! -s /root/running ] || fail "left of the agent: $(wc -l </root/running) things"
+}
+
+# power_cut_at POINT: from here on, until the next boot, the agent is one that takes
+# the machine's power away at a step: "before isolation/start".
+power_cut_at() {
+	install -d /run/systemd/system/gpuhost.service.d
+	cat >/run/systemd/system/gpuhost.service.d/zz-power.conf <<-EOF
+		[Service]
+		ExecStart=
+		ExecStart=$lab/crash/gpuhost agent --sim dgx-h100
+		Environment="GPUHOST_CRASH_AT=$1" GPUHOST_CRASH_HOW=power
+	EOF
+	systemctl daemon-reload
+	systemctl restart gpuhost
+	eventually 120 gpuhost status
+}
+
+# readme HEADING [SED]: does what README.md says below a heading, line by line: the
+# first block of code there, after an edit of what a machine without a network lacks.
+readme() {
+	local lines line
+	mapfile -t lines < <(awk -v heading="## $1" '
+		$0 == heading {below = 1}
+		below && /^```/ {if (inside) exit; inside = 1; next}
+		inside' $lab/README.md | sed -E "${2:-}")
+	((${#lines[@]})) || fail "README.md has no block of code below \"## $1\""
+	for line in "${lines[@]}"; do
+		echo "\$ $line"
+		eval "$line"
+	done
+}

@@ -1,21 +1,26 @@
-# The agent is removed: nothing of it is left on the host.
+# Removal leaves the state, purge leaves nothing.
 #: needs install
+#: timeout 4m
 
-## everything is deleted, and the agent removed
+## an instance runs
 eventually 60 gpuhost status
-clean
-systemctl disable --now gpuhost
-gpuhost agent --remove
+gpuhost run --tenant acme --name last --gpus 1 --cpus 0.2 --memory 64MiB $image -- sleep 1000000
 
-## nothing is left
-left() {
-	find /sys/fs/cgroup -name 'gpuhost*' -path '*gpuhost-*'
-	grep gpuhost /proc/mounts
-	ip netns list | grep -v '^outside'
-	nft list tables
-	pgrep -l 'gpuhost|warden|containerd|nvml'
-	ls -A /run/gpuhost
-	true
-}
-left
-[ -z "$(left 2>/dev/null)" ]
+## the packages are removed: the tenant ends, its disk and the state stay
+apt-get remove -qq -y gpuhost gpuhost-runtime
+test -s /var/lib/gpuhost/state.db
+test -s /etc/gpuhost/gpuhost.toml
+running
+
+## installed again, the instance comes back
+apt-get install -qq -y $lab/packages/*.deb
+eventually 120 gpuhost wait --for=phase=Running --timeout 1s acme/last
+
+## they are purged: nothing is left
+apt-get purge -qq -y gpuhost gpuhost-runtime
+running
+rm -r /etc/systemd/system/gpuhost.service.d # ours
+[ -z "$(find / -xdev -path $lab -prune -o -path /var/log -prune -o -path /var/cache/apt -prune -o -iname '*gpuhost*' -print | tee /dev/stderr)" ]
+refused getent group gpuhost
+systemctl list-units --all --no-legend 'gpuhost*' | tee /root/units
+[ ! -s /root/units ]
