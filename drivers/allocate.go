@@ -21,6 +21,7 @@ type Request struct {
 	Model    string // any part of the model's name, in any case; "" for any
 	MIG      string // a MIG profile, "" for whole GPUs
 	Want     bool
+	Names    bool // an operator asks: whoever holds a GPU is named
 }
 
 // Pick is what a request is given, ordered by PCI address, and why just these.
@@ -100,8 +101,8 @@ func (r Request) noSuchModel(inv gpu.Inventory) error {
 		WithHint("gpuhost gpu list")
 }
 
-// exhausted says what is free and where the rest is. A tenant reads it: it names
-// the tenant's own instances, not those of others.
+// exhausted says what is free and where the rest is. A tenant may read it:
+// unless an operator asks it names the tenant's own instances, not those of others.
 func exhausted(inv gpu.Inventory, entries map[gpu.UUID]Entry, r Request) error {
 	var free int
 	places := map[string]int{}
@@ -143,7 +144,7 @@ func (r Request) place(e Entry) string {
 		return "quarantined"
 	case inHandover(e.State):
 		return "in hand-over"
-	case e.Tenant != r.Tenant:
+	case e.Tenant != r.Tenant && !r.Names:
 		return "held by other tenants"
 	default:
 		return "held by " + e.Tenant + "/" + e.Name

@@ -28,6 +28,9 @@ func (r *Room) apply(ctx context.Context, step plan.Step, report plan.Report) er
 		if err != nil {
 			return err
 		}
+		if step.Verb == VerbStop && args.Grace > 0 && report != nil {
+			report(plan.Progress{Note: "it has " + args.Grace.String() + " to end by itself"})
+		}
 		return r.applyEnd(ctx, step.Verb, spec.UID(step.Object), args)
 	}
 	lease, err := plan.ArgsAs[Lease](step)

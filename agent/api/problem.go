@@ -25,7 +25,7 @@ type Fault struct {
 func FaultOf(err error) Fault {
 	kind := fault.KindOf(err)
 	f := Fault{Title: "request", Status: kind.Status(), Detail: err.Error(), Code: string(kind), Hint: fault.HintOf(err)}
-	if known, ok := errors.AsType[*fault.Error](err); ok && error(known) == err {
+	if known, ok := errors.AsType[*fault.Error](err); ok && known.Error() == err.Error() { // also where it was joined with nothing
 		f.Title, f.Detail = known.What, because(known)
 	}
 	return f

@@ -56,14 +56,14 @@ func (a *app) apply(ctx context.Context, file string, dryRun bool) error {
 		return err
 	}
 	if !a.noWait {
-		if err := a.showApplied(result); err != nil {
+		if err := a.showApplied(result, dryRun); err != nil {
 			return err
 		}
 	}
 	return a.finish(ctx, result.Changes...)
 }
 
-func (a *app) showApplied(result api.ApplyResult) error {
+func (a *app) showApplied(result api.ApplyResult, dryRun bool) error {
 	if a.structured() {
 		return a.show(result, nil, nil)
 	}
@@ -72,7 +72,11 @@ func (a *app) showApplied(result api.ApplyResult) error {
 			fmt.Fprintln(a.Out, nameOf(one.Object))
 			continue
 		}
-		fmt.Fprintf(a.Out, "%s %s\n", one.Object.Ref(), one.Action)
+		action := string(one.Action)
+		if dryRun && one.Action != api.ActionUnchanged {
+			action = "would be " + action
+		}
+		fmt.Fprintf(a.Out, "%s %s\n", one.Object.Ref(), action)
 	}
 	return nil
 }

@@ -96,7 +96,11 @@ func stepTable(c api.Change) *table {
 		if step.Error != "" {
 			why += ": " + step.Error
 		}
-		t.add(stepText(step)+strings.TrimRight(bar(step.Progress), " "), changeCell(step.State), took, why)
+		text := stepText(step)
+		if step.State == api.ChangeRunning {
+			text += strings.TrimRight(bar(step.Progress), " ")
+		}
+		t.add(text, changeCell(step.State), took, why)
 	}
 	return t
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -50,10 +52,11 @@ func (a *app) configCheckCommand() *cobra.Command {
 			if len(given) == 1 {
 				file = given[0]
 			}
-			if _, err := a.loadSettings(file); err != nil {
+			settings, err := a.loadSettings(file)
+			if err != nil {
 				return err
 			}
-			a.say("the settings are right")
+			a.say("the settings are right%s", from(settings))
 			return nil
 		}}
 }
@@ -89,6 +92,20 @@ func (a *app) reload(ctx context.Context) error {
 		a.say("hint: systemctl restart gpuhost; no tenant notices")
 	}
 	return nil
+}
+
+// from says which files settings were read from: an operator may have meant others.
+func from(settings []api.Setting) string {
+	var files []string
+	for _, s := range settings {
+		if file, _, is := strings.Cut(s.Origin, ".toml:"); is && !slices.Contains(files, file+".toml") {
+			files = append(files, file+".toml")
+		}
+	}
+	if len(files) == 0 {
+		return ": no file sets anything, the defaults are in force"
+	}
+	return ": " + strings.Join(files, ", ")
 }
 
 // settings asks the agent what is in force. Files may have changed since it

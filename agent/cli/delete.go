@@ -38,17 +38,22 @@ func (a *app) deleteCommand() *cobra.Command {
 // generations are of objects as they were read. One that was not is 0: any.
 type generations map[spec.Ref]uint64
 
-// delete asks and deletes. Whoever is asked agrees to what was there then, and
-// nothing newer goes.
+// delete asks and deletes. A name that is wrong is told before the first object
+// goes; whoever is asked agrees to what was there then, and nothing newer goes.
 func (a *app) delete(ctx context.Context, refs []spec.Ref, read generations, consequence string) error {
 	c, err := a.connect()
 	if err != nil {
 		return err
 	}
-	if read == nil && a.asks() {
-		if read, err = readAll(ctx, c, refs); err != nil {
-			return err
-		}
+	switch {
+	case read != nil:
+	case a.asks():
+		read, err = readAll(ctx, c, refs)
+	default:
+		err = a.allThere(ctx, refs)
+	}
+	if err != nil {
+		return err
 	}
 	if err := a.confirm(ctx, "delete "+list(refs), consequence); err != nil {
 		return err

@@ -66,7 +66,7 @@ func (a *app) exec(ctx context.Context, name string, request api.ExecRequest) er
 	}
 	if request.TTY {
 		if !isTerminal(a.In) || !isTerminal(a.Out) {
-			return usage("-t needs a terminal on standard input and output").WithHint("leave out -t")
+			return usage("-t needs a terminal on standard input and output").WithHint("gpuhost exec %s -- COMMAND needs none", name)
 		}
 		request.Cols, request.Rows = terminalSize(a.Out)
 	}

@@ -51,10 +51,14 @@ func (a *app) gpuAction(action api.GPUAction, short, consequence string) *cobra.
 			if err != nil {
 				return err
 			}
-			if err := a.finish(cmd.Context(), change); err != nil || a.noWait || !a.structured() {
+			if err := a.finish(cmd.Context(), change); err != nil || a.noWait {
 				return err
 			}
-			return a.show(change, nil, nil)
+			if a.structured() {
+				return a.show(change, nil, nil)
+			}
+			fmt.Fprintln(a.Out, device.UUID)
+			return nil
 		}}
 	cmd.Flags().StringVar(&reason, "reason", "", "kept in the ledger")
 	return cmd

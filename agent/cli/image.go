@@ -37,9 +37,14 @@ func (a *app) imagePullCommand() *cobra.Command {
 
 func (a *app) imageImportCommand() *cobra.Command {
 	var name string
-	cmd := &cobra.Command{Use: "import FILE", Short: "Import an OCI archive; - is standard input", Args: args(1, 1, "a file"),
-		RunE: func(cmd *cobra.Command, given []string) error { return a.imageImport(cmd.Context(), given[0], name) }}
-	cmd.Flags().StringVar(&name, "name", "", "the image's name (default: the one in the archive)")
+	cmd := &cobra.Command{Use: "import FILE --name NAME", Short: "Import an OCI archive; - is standard input", Args: args(1, 1, "a file"),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			if name == "" {
+				return fault.New(fault.Invalid, cmd.CommandPath(), "wants --name NAME, what instances call the image").WithHint("%s --help", cmd.CommandPath())
+			}
+			return a.imageImport(cmd.Context(), given[0], name)
+		}}
+	cmd.Flags().StringVar(&name, "name", "", "what instances call the image, for example tools:1")
 	return cmd
 }
 

@@ -81,7 +81,7 @@ func withID(changes []api.ChangeRef) []api.ChangeRef {
 func (a *app) detached(changes []api.ChangeRef) error {
 	for _, c := range changes {
 		a.say("detached from %s; the work goes on", c.Object)
-		a.say("hint: gpuhost changes %s", c.ID)
+		a.say("hint: gpuhost changes -f %s", c.ID)
 	}
 	return exitCode(exitInterrupted)
 }
@@ -144,7 +144,7 @@ func (p *progress) update(c api.Change) {
 }
 
 func (p *progress) line(c api.Change, step api.ChangeStep) {
-	text := p.prefix(c) + stepText(step)
+	text := p.prefix(c, step) + stepText(step)
 	switch {
 	case step.State == api.ChangeFailed:
 		text += " failed"
@@ -157,12 +157,13 @@ func (p *progress) line(c api.Change, step api.ChangeStep) {
 
 func (p *progress) liveLine(c api.Change, step api.ChangeStep) {
 	p.erase()
-	fmt.Fprint(p.out, p.prefix(c)+stepText(step)+bar(step.Progress))
+	fmt.Fprint(p.out, p.prefix(c, step)+stepText(step)+bar(step.Progress))
 	p.live = true
 }
 
-func (p *progress) prefix(c api.Change) string {
-	if !p.several {
+// prefix names the change's object where several are told of, unless the step does.
+func (p *progress) prefix(c api.Change, step api.ChangeStep) string {
+	if !p.several || step.Title == c.Object.String() {
 		return ""
 	}
 	return printable(c.Object.String()) + ": "
@@ -192,8 +193,11 @@ const barWidth = 24
 
 // bar shows how far a step is; nothing where it does not say.
 func bar(p *plan.Progress) string {
-	if p == nil || p.Done == 0 && p.Total == 0 {
+	if p == nil {
 		return ""
+	}
+	if p.Done == 0 && p.Total == 0 {
+		return note(p)
 	}
 	if p.Total <= 0 {
 		return " " + amount(p.Done, p.Unit) + note(p)

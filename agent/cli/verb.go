@@ -59,12 +59,28 @@ func (a *app) eachInstance(ctx context.Context, names []string, disturbs string,
 	if err != nil {
 		return err
 	}
+	if err := a.allThere(ctx, refs); err != nil {
+		return err
+	}
 	if disturbs != "" {
 		if err := a.confirm(ctx, what+" "+list(refs), disturbs); err != nil {
 			return err
 		}
 	}
 	return a.changeEach(ctx, refs, do)
+}
+
+// allThere tells of a wrong name among several before the first is touched.
+func (a *app) allThere(ctx context.Context, refs []spec.Ref) error {
+	if len(refs) == 1 {
+		return nil // the work itself tells
+	}
+	c, err := a.connect()
+	if err != nil {
+		return err
+	}
+	_, err = readAll(ctx, c, refs)
+	return err
 }
 
 // changeEach does the work to every object, also after one refused, waits for
@@ -81,7 +97,7 @@ func (a *app) changeEach(ctx context.Context, refs []spec.Ref, do func(spec.Ref)
 		changes = append(changes, change)
 	}
 	failures = append(failures, a.finish(ctx, changes...))
-	if !a.noWait {
+	if !a.noWait && ctx.Err() == nil {
 		failures = append(failures, a.showChanges(changes, func(c api.ChangeRef) string { return refName(c.Object) }))
 	}
 	return a.firstOf(failures)

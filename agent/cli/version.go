@@ -47,15 +47,18 @@ func (a *app) version(ctx context.Context) error {
 	}
 	return a.show(both, func() []string { return []string{both.Client.Version} }, func() *table {
 		t := newTable("PART", "VERSION", "COMMIT", "GO")
-		t.add("client", both.Client.Version, both.Client.Commit, both.Client.Go)
+		t.add("client", both.Client.Version, short(both.Client.Commit), both.Client.Go)
 		if both.Agent == nil {
 			t.add("agent", cell{"not running", yellow}, "", "")
 			return t
 		}
-		t.add("agent", both.Agent.Version, both.Agent.Commit, both.Agent.Go)
+		t.add("agent", both.Agent.Version, short(both.Agent.Commit), both.Agent.Go)
 		return t
 	})
 }
+
+// short is as much of a commit as a person reads.
+func short(commit string) string { return commit[:min(12, len(commit))] }
 
 // buildVersion is what the linker and the build know.
 func buildVersion(version string) api.Version {
@@ -69,7 +72,7 @@ func buildVersion(version string) api.Version {
 	}
 	for _, setting := range info.Settings {
 		if setting.Key == "vcs.revision" {
-			v.Commit = setting.Value[:min(12, len(setting.Value))]
+			v.Commit = setting.Value
 		}
 	}
 	return v

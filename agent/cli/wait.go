@@ -71,7 +71,7 @@ func parseGoal(goal string) (reached, error) {
 	case what == "condition" && value != "":
 		return func(o *spec.Object) bool { return o != nil && holds(o, value) }, nil
 	}
-	return nil, usage("--for %q is none of phase=X, condition=Y, deleted", goal)
+	return nil, usage("--for %q is none of phase=X, condition=Y, deleted", goal).WithHint("gpuhost wait --help")
 }
 
 func parsePhase(text string) (spec.Phase, error) {

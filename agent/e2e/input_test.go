@@ -126,8 +126,8 @@ func badRuns(image string) []badInput {
 		return append([]string{"run", "--tenant", "acme", "--name", "bad", "oci-archive:" + image}, more...)
 	}
 	return []badInput{
-		{name: "too many GPUs", args: run("--gpus", "8", "--memory", "64MiB", "--cpus", "0.1", "--tenant", "globex"), code: 7, says: []string{"4 of this host's GPUs free", "held"}},
-		{name: "more memory than is left", args: run("--memory", "1TiB"), code: 7, says: []string{"memory", "more are asked for"}},
+		{name: "too many GPUs", args: run("--gpus", "8", "--memory", "64MiB", "--cpus", "0.1", "--tenant", "globex"), code: 7, says: []string{"4 of this host's GPUs free", "2 held by acme/a", "gpuhost gpu list"}},
+		{name: "more memory than is left", args: run("--memory", "1TiB"), code: 7, says: []string{"memory", "more are asked for", "held by acme/a"}},
 		{name: "a model that is not here", args: run("--gpus", "1", "--memory", "64MiB", "--gpu-model", "B300"), code: 2, says: []string{"B300", "H100"}},
 		{name: "a security group that is absent", args: run("--security-group", "nobody"), code: 2, says: []string{"nobody"}},
 		{name: "a subnet that is absent", args: run("--subnet", "nowhere"), code: 2, says: []string{"nowhere"}},

@@ -2,8 +2,10 @@ package reconcile
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
@@ -20,7 +22,8 @@ type Admission struct {
 	Entries map[gpu.UUID]drivers.Entry
 	// Small are the resources of an instance that names none and holds no GPU.
 	Small spec.ResourcesSpec
-	// Bounded says that the caller may publish on Ports of the host only.
+	// Bounded says that the caller is a tenant: it may publish on Ports of the host
+	// only, and is told of others that they are there, not who they are.
 	Bounded bool
 	Ports   []spec.PortRange
 	// Listens says whether something on the host answers on a port; nil where
@@ -184,18 +187,62 @@ func (a Admission) checkCapacity(after, changed []*spec.Object) error {
 		all = all.plus(instanceOf(o))
 	}
 	if all.memory > memory {
-		return short(changed, "memory", memory.About(), (all.memory - memory).About())
+		return a.short(after, changed, shortage{"memory", uint64(memory), uint64(all.memory), func(d demand) uint64 { return uint64(d.memory) },
+			func(n uint64) string { return spec.Bytes(n).About() }})
 	}
 	if all.cpus > cpus {
-		return short(changed, "CPUs", cpus.String(), (all.cpus - cpus).String())
+		return a.short(after, changed, shortage{"CPUs", uint64(cpus), uint64(all.cpus), func(d demand) uint64 { return uint64(d.cpus) },
+			func(n uint64) string { return spec.CPU(n).String() }})
 	}
 	return nil
 }
 
-func short(changed []*spec.Object, what, has, missing string) error {
-	return fault.New(fault.Exhausted, "admit "+changed[0].Ref().String(),
-		"the host gives instances %s of %s, %s more are asked for", has, what, missing).
+// shortage is something of the host that is not enough for all.
+type shortage struct {
+	what      string
+	has, want uint64
+	of        func(demand) uint64
+	text      func(uint64) string
+}
+
+// short says how much is missing of how much, and who has the rest, the largest
+// first.
+func (a Admission) short(after, changed []*spec.Object, s shortage) error {
+	why := fmt.Sprintf("the host gives instances %s of %s, %s more are asked for", s.text(s.has), s.what, s.text(s.want-s.has))
+	if held := a.held(after, changed, s); held != "" {
+		why += "; " + held
+	}
+	return fault.New(fault.Exhausted, "admit "+changed[0].Ref().String(), "%s", why).
 		WithHint("gpuhost status; stop an instance or ask for less")
+}
+
+// mostHolders bounds who is named of many.
+const mostHolders = 3
+
+func (a Admission) held(after, changed []*spec.Object, s shortage) string {
+	shares := make(map[string]uint64)
+	for _, o := range live(after) {
+		n := s.of(demand{}.plus(instanceOf(o)))
+		if n == 0 || slices.Contains(changed, o) {
+			continue
+		}
+		holder := o.Metadata.Tenant + "/" + o.Metadata.Name
+		if a.Bounded && o.Metadata.Tenant != changed[0].Metadata.Tenant {
+			holder = "other tenants"
+		}
+		shares[holder] += n
+	}
+	holders := slices.SortedFunc(maps.Keys(shares), func(x, y string) int {
+		return cmp.Or(cmp.Compare(shares[y], shares[x]), cmp.Compare(x, y))
+	})
+	var parts []string
+	for _, holder := range holders[:min(len(holders), mostHolders)] {
+		parts = append(parts, s.text(shares[holder])+" held by "+holder)
+	}
+	if more := len(holders) - len(parts); more > 0 {
+		parts = append(parts, fmt.Sprintf("the rest by %d more", more))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // checkGPUs tries to give every running instance its GPUs on a copy of the ledger.
@@ -209,7 +256,9 @@ func (a Admission) checkGPUs(after []*spec.Object) error {
 		if in.State == spec.StateStopped || in.GPUs.Count == 0 {
 			continue
 		}
-		pick, err := drivers.Allocate(a.GPUs, entries, requestOf(o, decision{want: "running"}))
+		request := requestOf(o, decision{want: "running"})
+		request.Names = !a.Bounded
+		pick, err := drivers.Allocate(a.GPUs, entries, request)
 		if err != nil {
 			return fault.Wrap(fault.Exhausted, "admit "+o.Ref().String(), err)
 		}

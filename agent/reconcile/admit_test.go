@@ -133,3 +133,31 @@ func TestPublishedPortsOfTheHost(t *testing.T) {
 		})
 	}
 }
+
+func TestWhoHasTheRestIsSaid(t *testing.T) {
+	held := func(tenant, name string, memory spec.Bytes) *spec.Object {
+		o := server(func(in *spec.InstanceSpec) { in.Resources = spec.ResourcesSpec{CPUs: 1000, Memory: memory} })
+		o.Metadata.Tenant, o.Metadata.Name = tenant, name
+		spec.Default(o)
+		return o
+	}
+	before := []*spec.Object{held("acme", "a", 100<<30), held("globex", "b", 200<<30), held("initech", "c", 150<<30), held("umbrella", "d", 1<<30)}
+	more := held("acme", "new", 62<<30)
+	a := eightGPUs()
+	for _, row := range []struct {
+		name   string
+		tenant bool
+		want   string
+	}{
+		{"an operator asks", false, "the host gives instances 512GiB of memory, 1GiB more are asked for; 200GiB held by globex/b, 150GiB held by initech/c, 100GiB held by acme/a, the rest by 1 more"},
+		{"a tenant asks", true, "the host gives instances 512GiB of memory, 1GiB more are asked for; 351GiB held by other tenants, 100GiB held by acme/a"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			a.Bounded = row.tenant
+			err := a.checkCapacity(append(before[:len(before):len(before)], more), []*spec.Object{more})
+			if err == nil || err.Error() != "admit instance acme/new: "+row.want {
+				t.Errorf("have %v\nwant %s", err, row.want)
+			}
+		})
+	}
+}

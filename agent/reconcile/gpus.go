@@ -86,7 +86,7 @@ func (l *Loop) OnGPU(ctx context.Context, id gpu.UUID, makePlan func(drivers.Hav
 		}
 		p, err := makePlan(have)
 		if err != nil {
-			return fault.Wrap(fault.Internal, "change "+string(id), err)
+			return err
 		}
 		if owner := have.Entries[id].Owner; owner != "" {
 			defer l.TriggerInstance(owner) // it may wait for the GPU it gave back

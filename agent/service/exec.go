@@ -70,10 +70,22 @@ func (s Instances) Exec(ctx context.Context, who api.Caller, ref spec.Ref, reque
 		Stdin: relay.Stdin, Stdout: relay.Stdout, Stderr: relay.Stderr,
 	})
 	if err != nil {
-		return nil, errors.Join(err, s.Launcher.EndExec(relay))
+		if broken := s.Launcher.EndExec(relay); broken != nil {
+			s.Log.Warn("end an exec that did not begin", "object", ref.String(), "error", broken)
+		}
+		return nil, execFault(ref, err)
 	}
 	s.Log.Info("exec", "object", ref.String(), "actor", who.Name, "id", id)
 	return session, nil
+}
+
+// execFault says in the caller's words why a command did not start.
+func execFault(ref spec.Ref, err error) error {
+	if fault.Is(err, fault.Conflict) {
+		return fault.New(fault.Conflict, "exec in "+ref.String(), "it does not run").
+			WithHint("gpuhost start %s/%s", ref.Tenant, ref.Name)
+	}
+	return err
 }
 
 func terminalEnv(tty bool) []string {

@@ -1,9 +1,11 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/gpuhost/gpuhost/agent/api"
 	"github.com/gpuhost/gpuhost/agent/fault"
@@ -96,12 +98,28 @@ func (s Images) Import(ctx context.Context, _ api.Caller, r api.ImportRequest, a
 		return nil, err
 	}
 	all, err := s.List(ctx, r.Tenant)
-	return slices.DeleteFunc(all, func(i api.Image) bool { return i.Digest != imported.Digest }), err
+	return slices.DeleteFunc(all, func(i api.Image) bool { return i.Name != imported.Ref }), err
 }
 
 // Remove implements api.Images.
 func (s Images) Remove(ctx context.Context, _ api.Caller, tenant, name string) error {
-	return s.Runtime.RemoveImage(ctx, tenant, name)
+	found, err := s.Runtime.Images(ctx, tenant)
+	if err != nil {
+		return err
+	}
+	for _, i := range found {
+		if !i.Named(name) || !InUse(s.Store, i) {
+			continue
+		}
+		users := strings.Join(s.image(i).UsedBy, ", ")
+		return fault.New(fault.Busy, "remove image "+name, "instance %s of tenant %s uses it", cmp.Or(users, "that is about to start"), tenant).
+			WithHint("gpuhost image list --tenant %s", tenant)
+	}
+	err = s.Runtime.RemoveImage(ctx, tenant, name)
+	if fault.Is(err, fault.NotFound) {
+		return fault.New(fault.NotFound, "remove image "+name, "tenant %s has none of this name", tenant).WithHint("gpuhost image list")
+	}
+	return err
 }
 
 // Prune implements api.Images.

@@ -19,7 +19,7 @@ type Accounts func(file string) ([]byte, error)
 // ResolveUser turns a USER as images write it ("", "1000", "1000:1000", "app",
 // "app:staff") into numbers. Numbers are taken as they are; names are looked
 // up with accounts. A user without a group gets the group of its passwd line
-// when it is a name, else group 0.
+// when it is a name, else group 0. Nil accounts: only numbers are taken.
 func ResolveUser(user string, accounts Accounts) (isolation.User, error) {
 	if user == "" {
 		return isolation.User{}, nil
@@ -89,6 +89,9 @@ func number(text string) (id uint32, numeric bool, err error) {
 func lookUp(name, file string, accounts Accounts) ([]string, error) {
 	if !plausibleName(name) {
 		return nil, refuse("account name %.40q is not one", name)
+	}
+	if accounts == nil {
+		return nil, refuse("%.40q is a name", name).WithHint("give a number, UID or UID:GID")
 	}
 	text, err := accounts(file)
 	if err != nil {
