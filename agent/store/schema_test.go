@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	bolt "go.etcd.io/bbolt"
@@ -222,4 +223,37 @@ func TestKeyFile(t *testing.T) {
 	}
 	_, err = LoadOrCreateKey(path)
 	wantKind(t, err, fault.Invalid)
+}
+
+// TestTheNoteSaysWhoMayRead: scripts of packages read it while the file is open.
+func TestTheNoteSaysWhoMayRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	options := Options{Now: time.Now, BootID: "boot", Key: make([]byte, 32)}
+	read := func() string {
+		text, err := os.ReadFile(path + ".version")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	s, err := Open(path, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := read(); got != "schema=1\nminReader=1\n" {
+		t.Errorf("a new file's note is %q", got)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, err = openWith(path, options, []migration{{minReader: 2, change: func(*bolt.Tx) error { return nil }}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := read(); got != "schema=2\nminReader=2\n" {
+		t.Errorf("after a migration the note is %q", got)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
 }

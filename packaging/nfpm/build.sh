@@ -28,9 +28,10 @@ fi
 # -s and -w leave a debugger nothing to look at; the stack traces of a panic stay.
 ldflags="-s -w -buildid= -X main.version=$VERSION"
 build() { CGO_ENABLED=0 GOARCH=$arch go build -trimpath -ldflags "$ldflags" -o "$stage/bin/$1" "$2"; }
-# nvml-helper opens NVIDIA's library while it runs and so needs the C library.
+# nvml-helper opens NVIDIA's library while it runs and so needs the C library. What
+# NVIDIA's header calls deprecated is go-nvml's to leave.
 build_cgo() {
-	CGO_ENABLED=1 GOARCH=$arch "${cross[@]}" go build -trimpath -buildmode=pie \
+	CGO_ENABLED=1 CGO_CFLAGS='-O2 -Wno-deprecated-declarations' GOARCH=$arch "${cross[@]}" go build -trimpath -buildmode=pie \
 		-ldflags "$ldflags -extldflags '-Wl,--build-id=none,-z,now'" -o "$stage/bin/$1" "$2"
 }
 
