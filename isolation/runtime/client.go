@@ -9,6 +9,7 @@ import (
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/content/proxy"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
@@ -65,12 +66,14 @@ func Open(config Config) (*Client, error) {
 		Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 		MinConnectTimeout: 5 * time.Second,
 	}
+	kept := newBlobs()
 	c, err := containerd.New(config.Socket(), containerd.WithExtraDialOpts([]grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(connect),
-	}), containerd.WithDefaultRuntime(runtimeName))
+	}), containerd.WithDefaultRuntime(runtimeName), containerd.WithServices(containerd.WithContentStore(kept)))
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, "open containerd", err)
 	}
+	kept.Store = proxy.NewContentStore(c.Conn())
 	silent := logrus.New()
 	silent.SetOutput(io.Discard)
 	return &Client{config: config, containerd: c, quiet: logrus.NewEntry(silent), watched: make(map[instance]bool), started: make(chan instance, 64)}, nil
