@@ -50,6 +50,8 @@ type HostHave struct {
 	// Forwarding are the host's own devices that have an address, and whether
 	// each forwards.
 	Forwarding map[string]bool
+	// Uplinks are the devices of the host's default routes, sorted.
+	Uplinks []string
 	// Sockets says that the kernel's rules can ask for sockets.
 	Sockets bool
 	// Router says that the operator made the host a router: the switch of all

@@ -15,7 +15,8 @@ type HostWant struct {
 	VPCs []HostVPC `json:"vpcs"`
 	// Protected are the operator's networks that no tenant may originate traffic to.
 	Protected []netip.Prefix `json:"protected"`
-	// Uplink is the device tenants leave the host by, "" for any.
+	// Uplink is the device tenants leave the host by: AnyUplink for any, "" for those
+	// of the host's default routes, any where it has none.
 	Uplink string `json:"uplink,omitempty"`
 	// Taken are ports, published or not, on which the host itself listens.
 	Taken []spec.Publish `json:"taken,omitempty"`
@@ -37,7 +38,22 @@ type HostArgs struct {
 	Table  *ruleset.Table `json:"-"`
 }
 
+// AnyUplink lets tenants leave the host by every device.
+const AnyUplink = "any"
+
+// uplinks are the devices that tenants may leave by; none is any.
+func (w HostWant) uplinks(have HostHave) []string {
+	switch w.Uplink {
+	case "":
+		return have.Uplinks
+	case AnyUplink:
+		return nil
+	}
+	return []string{w.Uplink}
+}
+
 const (
+	uplinkSet     = "uplinks" // devices that tenants may leave by
 	transitSet    = "transit" // the host's ends of all transit links
 	routersSet    = "routers" // the routers' transit addresses
 	takenSet      = "taken"   // protocols and ports on which the host itself listens
@@ -128,16 +144,21 @@ func (p *Planner) hostStep(verb, why string, args any, after ...string) plan.Ste
 // dropped, wherever it would go: the kernel asks the device a packet comes from
 // whether it forwards.
 func (p *Planner) CompileHost(want HostWant, have HostHave) *ruleset.Table {
-	devices := &ruleset.Set{Name: openedSet, Key: []ruleset.Type{ruleset.TypeIfname}}
-	for _, device := range have.ours() {
-		devices.Elements = append(devices.Elements, ruleset.Element{From: ruleset.Ifname(device)})
-	}
+	uplinks := deviceSet(uplinkSet, want.uplinks(have))
 	return &ruleset.Table{
 		Family: ruleset.INet, Name: p.table,
 		Counters: []string{tenantCounter, protectedCounter},
-		Sets:     append(hostSets(want), devices),
-		Chains:   hostChains(want.Uplink, have.Sockets),
+		Sets:     append(hostSets(want), deviceSet(openedSet, have.ours()), uplinks),
+		Chains:   hostChains(len(uplinks.Elements) > 0, have.Sockets),
 	}
+}
+
+func deviceSet(name string, devices []string) *ruleset.Set {
+	set := &ruleset.Set{Name: name, Key: []ruleset.Type{ruleset.TypeIfname}}
+	for _, device := range devices {
+		set.Elements = append(set.Elements, ruleset.Element{From: ruleset.Ifname(device)})
+	}
+	return set
 }
 
 func hostSets(want HostWant) []*ruleset.Set {
@@ -160,7 +181,7 @@ func hostSets(want HostWant) []*ruleset.Set {
 	return []*ruleset.Set{transit, routers, publish, taken, protectedSet(want.Protected)}
 }
 
-func hostChains(uplink string, sockets bool) []*ruleset.Chain {
+func hostChains(bounded, sockets bool) []*ruleset.Chain {
 	drop, accept := verdict(ruleset.Drop), verdict(ruleset.Accept)
 	refuse := []ruleset.Expr{count(tenantCounter), drop}
 	on := func(f ruleset.Field) ruleset.In { return ruleset.In{Fields: []ruleset.Field{f}, Set: transitSet} }
@@ -173,8 +194,8 @@ func hostChains(uplink string, sockets bool) []*ruleset.Chain {
 		ruleset.Do(ruleset.In{Fields: []ruleset.Field{ruleset.Destination}, Set: protectSet}, count(protectedCounter), drop),
 		ruleset.Do(equals(ruleset.L4Proto, ruleset.Proto(protoUDP)), equals(ruleset.DestPort, ruleset.Port(portVXLAN)), count(protectedCounter), drop),
 	}
-	if uplink != "" {
-		leaves := ruleset.Match{Field: ruleset.Oifname, Not: true, Value: ruleset.Ifname(uplink)}
+	if bounded {
+		leaves := ruleset.In{Fields: []ruleset.Field{ruleset.Oifname}, Set: uplinkSet, Not: true}
 		from = append(from, ruleset.Do(append([]ruleset.Expr{leaves}, refuse...)...))
 	}
 	loopback := ruleset.Do(ipv4, ruleset.InRange{

@@ -63,7 +63,7 @@ func table(c *Config) []setting {
 
 		{"network.protected", "Networks of yours (underlay, management) that no tenant may open connections to.",
 			list(&c.Network.Protected, prefix, netip.Prefix.String)},
-		{"network.uplink", "The one interface that tenants' traffic may leave the host by. Empty: any.", text(&c.Network.Uplink, interfaceName)},
+		{"network.uplink", "The one interface that tenants' traffic may leave the host by. Empty: those of the host's default routes, any where it has none; any: any.", text(&c.Network.Uplink, interfaceName)},
 		{"network.transit_pool", "Addresses of the links between the host and its VPCs, two for each VPC.\n" +
 			"They come from RFC 6598 (100.64.0.0/10), which neither private nor public networks use, and from the end\n" +
 			"of it, because carriers and overlay networks hand it out from the beginning.",
@@ -72,7 +72,7 @@ func table(c *Config) []setting {
 			list(&c.Network.Publish, portRange, spec.PortRange.String)},
 		{"network.upstream_dns", "Resolvers that tenants' queries are passed on to. Empty: those of the host's /etc/resolv.conf.",
 			list(&c.Network.UpstreamDNS, netip.ParseAddr, netip.Addr.String)},
-		{"network.mtu", "MTU of tenants' interfaces. 0: 1400, which leaves room for encapsulation on a network of 1500.", mtu(&c.Network.MTU)},
+		{"network.mtu", "MTU of tenants' interfaces. 0: 100 less than that of the host's default route, which leaves room for encapsulation: 1400 on a network of 1500.", mtu(&c.Network.MTU)},
 
 		{"audit.interval", "How often the isolation of every running instance is read back from the kernel, 5s to 1h. Each instance has\n" +
 			"its own moment in the interval; after a restart of the agent all are read at once.",

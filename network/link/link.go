@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	vnetns "github.com/vishvananda/netns"
@@ -276,6 +277,43 @@ func (c *Conn) Addressed() ([]string, error) {
 	}
 	slices.Sort(names)
 	return names, nil
+}
+
+// Uplink is a link by which a default route leaves the host.
+type Uplink struct {
+	Name string
+	MTU  int
+}
+
+// Uplinks are the links of the IPv4 default routes in the main table, by name.
+func (c *Conn) Uplinks() ([]Uplink, error) {
+	routes, err := c.handle.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	var up []Uplink
+	for _, r := range routes {
+		if r.Dst != nil && !r.Dst.IP.IsUnspecified() || r.Type != unix.RTN_UNICAST {
+			continue
+		}
+		hops := []int{r.LinkIndex}
+		for _, hop := range r.MultiPath {
+			hops = append(hops, hop.LinkIndex)
+		}
+		for _, index := range hops {
+			l, err := c.handle.LinkByIndex(index)
+			var none netlink.LinkNotFoundError
+			if index == 0 || errors.As(err, &none) {
+				continue // the route has other hops, or went with its link
+			}
+			if err != nil {
+				return nil, fmt.Errorf("find link %d: %w", index, err)
+			}
+			up = append(up, Uplink{l.Attrs().Name, l.Attrs().MTU})
+		}
+	}
+	slices.SortFunc(up, func(a, b Uplink) int { return strings.Compare(a.Name, b.Name) })
+	return slices.Compact(up), nil
 }
 
 func network(p netip.Prefix) *net.IPNet {

@@ -73,9 +73,30 @@ func (k *Kernel) openHost() error {
 		shared.close()
 		return errors.Join(err, rules.Close(), here.Close())
 	}
+	if k.config.MTU == 0 {
+		uplinks, err := shared.Uplinks()
+		if err != nil {
+			shared.close()
+			return errors.Join(err, flows.Close(), rules.Close(), here.Close())
+		}
+		k.config.MTU = mtuBelow(uplinks)
+	}
 	k.here = here
 	k.host.nft, k.host.flow, k.host.link = rules, flows, shared
 	return nil
+}
+
+// mtuBelow is the MTU of tenants' links: what an overlay leaves of the host's
+// smallest uplink, and never less than IPv4 must carry.
+func mtuBelow(uplinks []link.Uplink) int {
+	smallest := usualMTU
+	if len(uplinks) > 0 {
+		smallest = largestMTU
+	}
+	for _, up := range uplinks {
+		smallest = min(smallest, up.MTU)
+	}
+	return max(smallest-overlayBytes, leastMTU)
 }
 
 // ObserveHost implements network.Host.
@@ -89,6 +110,13 @@ func (k *Kernel) ObserveHost(context.Context) (network.HostHave, error) {
 	have := network.HostHave{Table: table, Sockets: k.sockets, Forwarding: map[string]bool{}}
 	if have.Owed, err = k.host.owed.look(k.host.flow, table, k.host.known.generation); err != nil {
 		return have, err
+	}
+	uplinks, err := k.host.link.Uplinks()
+	if err != nil {
+		return have, err
+	}
+	for _, up := range uplinks {
+		have.Uplinks = append(have.Uplinks, up.Name)
 	}
 	if have.Opened, err = k.opened(); err != nil {
 		return have, err

@@ -35,7 +35,7 @@ type Config struct {
 	// Opened is the file that names the devices which forward for tenants alone. It
 	// lies on memory: the note and the kernel's switches end together.
 	Opened string
-	MTU    int // of tenants' links; 0 is 1,400, which leaves room for an overlay
+	MTU    int // of tenants' links; 0 is that of the host's uplink, less room for an overlay
 	// LinkFirst makes each guard only once its link is there, as kernels before
 	// 6.16 ask for, on every kernel. It is how that order is tested on others.
 	LinkFirst bool
@@ -44,7 +44,10 @@ type Config struct {
 
 const (
 	pinPrefix      = "vpc-"
-	defaultMTU     = 1400
+	usualMTU       = 1500 // of a host without a default route
+	largestMTU     = 9000 // of Ethernet; a larger one is no network's
+	leastMTU       = 576
+	overlayBytes   = 100 // more than VXLAN adds
 	lowDescriptors = 256
 	loopback       = "lo" // carries the service address
 )
@@ -67,9 +70,6 @@ type Kernel struct {
 
 // New opens what the host's own namespace needs. It changes nothing.
 func New(c Config) (*Kernel, error) {
-	if c.MTU == 0 {
-		c.MTU = defaultMTU
-	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

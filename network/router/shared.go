@@ -75,6 +75,12 @@ func (l *sharedLink) Addressed() ([]string, error) {
 	return l.conn.Addressed()
 }
 
+func (l *sharedLink) Uplinks() ([]link.Uplink, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.conn.Uplinks()
+}
+
 func (l *sharedLink) Settle(name string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
