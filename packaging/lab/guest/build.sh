@@ -44,8 +44,9 @@ bootstrap() {
 		--customize-hook='systemctl --root="$1" enable lab-outside.service lab-driver.service' \
 		--customize-hook='chroot "$1" passwd --delete root' \
 		bookworm "$1" "$mirror"
-	# No update comes by itself into a machine that has no network.
-	systemctl --root="$1" --quiet mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer
+	# No update comes by itself into a machine that has no network, and no disk grows old.
+	systemctl --root="$1" --quiet mask \
+		apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer
 }
 
 # unpack_kernel FILE: the kernel itself, which qemu starts as well (PVH). The guest

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -16,8 +17,8 @@ import (
 	"github.com/gpuhost/gpuhost/packaging/lab/wire"
 )
 
-// scriptFile holds the script that runs, so that bash can name its lines.
-const scriptFile = "/run/lab-step.sh"
+// home is root's.
+const home = "/root"
 
 // lastWords is how long the output stays open after a script's end; what runs on
 // in the background must have output of its own.
@@ -49,7 +50,7 @@ func serve() error {
 		if err := requests.Decode(&r); err != nil {
 			return fmt.Errorf("read request: %w", err)
 		}
-		exit := run(r, output{r.ID, answers.Encode})
+		exit := run(home, r, &output{r.ID, answers.Encode})
 		if err := answers.Encode(wire.Event{ID: r.ID, Exit: &exit}); err != nil {
 			return fmt.Errorf("answer: %w", err)
 		}
@@ -72,26 +73,29 @@ func hello() (*wire.Hello, error) {
 	return &wire.Hello{Kernel: strings.TrimSpace(string(kernel)), Uptime: time.Duration(seconds * float64(time.Second))}, nil
 }
 
-// output passes a script's words on.
+// output passes a script's words on. One pointer is both stdout and stderr, so that they
+// share a pipe and keep their order.
 type output struct {
 	id   int
 	send func(any) error
 }
 
-func (o output) Write(p []byte) (int, error) {
+func (o *output) Write(p []byte) (int, error) {
 	return len(p), o.send(wire.Event{ID: o.id, Out: p})
 }
 
-// run runs a script to its end, or kills its process group when time is up.
-func run(r wire.Request, out output) wire.Exit {
+// run runs a script to its end, or kills its process group when time is up. The
+// script lies in a file, so that bash can name its lines.
+func run(dir string, r wire.Request, out *output) wire.Exit {
+	scriptFile := filepath.Join(dir, ".step.sh")
 	if err := os.WriteFile(scriptFile, []byte(r.Script), 0o700); err != nil {
 		return wire.Exit{Code: -1, Reason: err.Error()}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), r.Timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "--noprofile", "--norc", scriptFile)
-	cmd.Dir = "/root"
-	cmd.Env = append(os.Environ(), "HOME=/root")
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "HOME="+dir)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
