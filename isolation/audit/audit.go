@@ -58,9 +58,12 @@ func New(config Config) *Auditor { return &Auditor{config: config} }
 
 // settleAfter are the pauses before threads that look wrong are read again: a
 // process that runc brings in by exec passes through the cgroup before it has
-// joined the container's namespaces.
+// joined the container's namespaces. On a machine with thirty processes for every
+// processor that took more than half a second.
 func settleAfter() []time.Duration {
-	return []time.Duration{5 * time.Millisecond, 20 * time.Millisecond, 80 * time.Millisecond, 320 * time.Millisecond}
+	return []time.Duration{
+		5 * time.Millisecond, 20 * time.Millisecond, 80 * time.Millisecond, 320 * time.Millisecond, 1280 * time.Millisecond, 3 * time.Second,
+	}
 }
 
 // Audit reports every control of the task, passed or not; the canary's is unknown
