@@ -1,9 +1,12 @@
 package agent
 
 import (
+	"context"
+	"os"
 	"path/filepath"
 
 	"github.com/gpuhost/gpuhost/agent/config"
+	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/isolation/runtime"
 )
 
@@ -19,4 +22,18 @@ func runtimeConfig(paths config.Paths, c config.Runtime) runtime.Config {
 // agent of a real host. The package gpuhost-runtime installs it.
 func ContainerdConfig() string {
 	return runtimeConfig(config.PathsBelow(""), config.Default().Runtime).File()
+}
+
+// findCgroup refuses to run without the cgroup that a unit keeps for tenants: one
+// made in its place would be nobody's, and the unit would find it taken.
+func (h *host) findCgroup(context.Context) error {
+	if h.config.Runtime.Cgroup == "" {
+		return nil
+	}
+	dir := filepath.Join(cgroupMount, h.config.Runtime.Cgroup)
+	if _, err := os.Stat(dir); err != nil {
+		return fault.New(fault.Unsupported, "find the tenants' cgroup", "%w", err).
+			WithHint("systemctl start gpuhost-tenants; or another runtime.cgroup, see gpuhost config show --origin")
+	}
+	return nil
 }

@@ -105,7 +105,7 @@ func (h *host) assemble(ctx context.Context, parts ...func(context.Context) erro
 
 // assembleAll makes all parts of a daemon.
 func (h *host) assembleAll(ctx context.Context) error {
-	return h.assemble(ctx, h.layOut, h.openStore, h.openDrivers, h.openIsolation, h.openRuntime, h.openNetwork, h.openRooms, h.openLoop, h.openAPI)
+	return h.assemble(ctx, h.layOut, h.findCgroup, h.openStore, h.openDrivers, h.openIsolation, h.openRuntime, h.openNetwork, h.openRooms, h.openLoop, h.openAPI)
 }
 
 // close closes what assemble opened, last first. Nothing on the host changes.
