@@ -5,8 +5,8 @@
 #
 # KEEP=1 gives a console on the guest at the end, or after the first failure;
 # VERBOSE=1 shows what every step prints; CI=true cuts the power at four points only. What it leaves lies in build/lab:
-# image/ (the guest, kept for the next time) and run/ (journal and console of each
-# machine).
+# image/ (the guest, kept for the next time) and run/ (steps.log, to watch a step while
+# it runs; journal and console of each machine).
 set -euo pipefail
 
 cd "$(dirname "$0")/../.."

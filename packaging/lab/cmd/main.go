@@ -23,43 +23,69 @@ import (
 // leaveKey ends a console: Ctrl-].
 const leaveKey = 0x1d
 
+// options are the command line.
+type options struct {
+	lab, scenarios string
+	keep, verbose  bool
+	sample         int
+	names          []string
+}
+
 func main() {
-	lab := flag.String("lab", "build/lab", "folder with image/ and payload.img; run/ is made there")
-	scenarios := flag.String("scenarios", "packaging/lab/scenarios", "folder with the scenarios")
-	keep := flag.Bool("keep", false, "give a console at the end, or after the first failure")
-	verbose := flag.Bool("v", false, "show what the steps print, too")
-	sample := flag.Int("sample", 0, "take only so many values of a scenario that runs once for each")
+	var o options
+	flag.StringVar(&o.lab, "lab", "build/lab", "folder with image/ and payload.img; run/ is made there")
+	flag.StringVar(&o.scenarios, "scenarios", "packaging/lab/scenarios", "folder with the scenarios")
+	flag.BoolVar(&o.keep, "keep", false, "give a console at the end, or after the first failure")
+	flag.BoolVar(&o.verbose, "v", false, "show what the steps print, too")
+	flag.IntVar(&o.sample, "sample", 0, "take only so many values of a scenario that runs once for each")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	report := &scenario.Report{Out: os.Stdout, Verbose: *verbose}
-	runner := &scenario.Runner{Report: report, Sample: *sample, New: fresh(*lab)}
-	if *keep {
-		runner.Keep = console
-	}
-	ok, err := run(ctx, runner, *scenarios, flag.Args())
+	o.names = flag.Args()
+	passed, err := run(o)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 	}
-	if err != nil || !ok {
-		stop()
+	if err != nil || !passed {
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, runner *scenario.Runner, dir string, names []string) (bool, error) {
-	all, err := scenario.Load(dir)
+func run(o options) (passed bool, err error) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	all, err := scenario.Load(o.scenarios)
 	if err != nil {
 		return false, err
 	}
-	picked, err := scenario.Select(all, names)
+	picked, err := scenario.Select(all, o.names)
 	if err != nil {
 		return false, err
+	}
+	live, err := liveFile(o.lab)
+	if err != nil {
+		return false, err
+	}
+	defer live.Close()
+	report := &scenario.Report{Out: os.Stdout, Live: live, Verbose: o.verbose}
+	runner := &scenario.Runner{Report: report, Sample: o.sample, New: fresh(o.lab)}
+	if o.keep {
+		runner.Keep = console
 	}
 	begin := time.Now()
-	ok := runner.Run(ctx, picked)
-	runner.Report.Sums(time.Since(begin))
-	return ok, nil
+	passed = runner.Run(ctx, picked)
+	report.Sums(time.Since(begin))
+	return passed, nil
+}
+
+// liveFile is where one can watch a step: run/steps.log.
+func liveFile(lab string) (*os.File, error) {
+	dir := filepath.Join(lab, "run")
+	if err := os.RemoveAll(dir); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	return os.Create(filepath.Join(dir, "steps.log"))
 }
 
 // fresh makes machines that each have a folder of their own, so that the logs of

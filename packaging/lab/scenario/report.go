@@ -17,7 +17,8 @@ const enough = 60
 // Report tells a person how the scenarios go, while they go.
 type Report struct {
 	Out     io.Writer
-	Verbose bool // show the output of steps that pass, too
+	Live    io.Writer // gets what the steps print while they print it
+	Verbose bool      // show the output of steps that pass, too
 
 	begin          time.Time
 	passed, failed int
@@ -43,6 +44,7 @@ func (r *Report) booted(hello *wire.Hello, took time.Duration) {
 
 func (r *Report) step(s *Step, journalPath string) journal {
 	fmt.Fprintf(r.Out, "   %-60s ", s.Name)
+	fmt.Fprintf(r.Live, "\n## %s\n", s.Name)
 	r.begin = time.Now()
 	j := journal{path: journalPath}
 	if info, err := os.Stat(journalPath); err == nil {

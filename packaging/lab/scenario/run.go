@@ -117,7 +117,7 @@ func (r *Runner) run(ctx context.Context, s *Scenario, value string) error {
 		step := &s.Steps[i]
 		journal := r.Report.step(step, r.guest.Journal())
 		var out bytes.Buffer
-		err := r.do(ctx, s, step, value, &out)
+		err := r.do(ctx, s, step, value, io.MultiWriter(&out, r.Report.Live))
 		if r.Report.result(err, out.Bytes(), journal); err != nil {
 			return err
 		}

@@ -83,7 +83,7 @@ func runText(t *testing.T, want bool, scenarios ...*Scenario) (history []string,
 	var out bytes.Buffer
 	made := 0
 	r := &Runner{
-		Report: &Report{Out: &out},
+		Report: &Report{Out: &out, Live: io.Discard},
 		New: func() (Guest, error) {
 			made++
 			journal := filepath.Join(t.TempDir(), "journal")
