@@ -28,6 +28,9 @@ fi
 # -s and -w leave a debugger nothing to look at; the stack traces of a panic stay.
 ldflags="-s -w -buildid= -X main.version=$VERSION"
 build() { CGO_ENABLED=0 GOARCH=$arch go build -trimpath -ldflags "$ldflags" -o "$stage/bin/$1" "$2"; }
+# run runs a command of this repository, compiled as build does, so that the packages
+# it shares with the programs are compiled once.
+run() { CGO_ENABLED=0 go run -trimpath -ldflags "$ldflags" "$@"; }
 # nvml-helper opens NVIDIA's library while it runs and so needs the C library. What
 # NVIDIA's header calls deprecated is go-nvml's to leave.
 build_cgo() {
@@ -48,10 +51,10 @@ build_binaries() {
 # write_texts makes what the program itself knows best.
 write_texts() {
 	local shell package
-	go run ./packaging/defaults -out "$stage/etc"
-	go run ./packaging/man -out "$stage/man"
+	run ./packaging/defaults -out "$stage/etc"
+	run ./packaging/man -out "$stage/man"
 	for shell in bash zsh fish; do
-		go run . completion "$shell" >"$stage/completions/gpuhost.$shell"
+		run . completion "$shell" >"$stage/completions/gpuhost.$shell"
 	done
 	for package in gpuhost gpuhost-runtime; do
 		packaging/nfpm/changelog.sh >"$stage/doc/$package.yaml"
@@ -68,7 +71,7 @@ write_bill() {
 		seccomp=(-c "libseccomp=$("${cross[@]}" pkg-config --modversion libseccomp)")
 	fi
 	mkdir "$stage/doc/$package"
-	go run ./packaging/bom -name "$package" -version "$VERSION" -out "$stage/doc/$package" "${seccomp[@]}" "${@/#/$stage/bin/}"
+	run ./packaging/bom -name "$package" -version "$VERSION" -out "$stage/doc/$package" "${seccomp[@]}" "${@/#/$stage/bin/}"
 	gzip -9n "$stage/doc/$package/third-party-notices"
 }
 
