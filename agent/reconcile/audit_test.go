@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,11 +47,11 @@ func TestWhatCouldNotBeLookedAtIsAProblem(t *testing.T) {
 		defer b.halt()
 		b.write(instance("a", 1))
 		settle()
-		var tries []time.Time
-		blind := true
+		var tries atomic.Int32
+		var sees atomic.Bool
 		b.rounds(t, time.Hour, func(context.Context, Audited) ([]spec.Control, error) {
-			tries = append(tries, time.Now())
-			return []spec.Control{{ID: "D3", Found: "could not look: no canary", Pass: !blind, Unknown: blind}}, nil
+			tries.Add(1)
+			return []spec.Control{{ID: "D3", Found: "could not look: no canary", Pass: sees.Load(), Unknown: !sees.Load()}}, nil
 		})
 		time.Sleep(2*auditFailed + time.Second)
 		synctest.Wait()
@@ -58,13 +59,13 @@ func TestWhatCouldNotBeLookedAtIsAProblem(t *testing.T) {
 		if len(found) != 1 || found[0].Name != b.get("a").Ref().String() || !found[0].Task || !strings.Contains(found[0].Err.Error(), "no canary") {
 			t.Errorf("problems: %+v", found)
 		}
-		if len(tries) != 3 {
-			t.Errorf("looked at %d times", len(tries))
+		if n := tries.Load(); n != 3 {
+			t.Errorf("looked at %d times", n)
 		}
 		if p := b.get("a").Status.Phase; p != spec.PhaseRunning {
 			t.Errorf("the instance is %s", p)
 		}
-		blind = false
+		sees.Store(true)
 		time.Sleep(auditFailed)
 		synctest.Wait()
 		if found := b.loop.Problems(); len(found) > 0 {
