@@ -1,6 +1,8 @@
 package service
 
 import (
+	"strings"
+
 	"github.com/gpuhost/gpuhost/agent/api"
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/reconcile"
@@ -15,7 +17,7 @@ func Problems(found []reconcile.Problem) []api.Problem {
 		if hint == "" {
 			hint = "gpuhost doctor convergence"
 		}
-		out[i] = api.Problem{Name: p.Name, Message: p.Err.Error(), Hint: hint, Since: p.Since}
+		out[i] = api.Problem{Name: p.Name, Message: strings.ReplaceAll(p.Err.Error(), "\n", "; "), Hint: hint, Since: p.Since}
 	}
 	return out
 }

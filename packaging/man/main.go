@@ -28,6 +28,7 @@ func write(out string) error {
 		return fmt.Errorf("make folder for manual pages: %w", err)
 	}
 	tree := cli.Tree()
+	tree.InitDefaultCompletionCmd() // cobra adds it only when it runs
 	tree.DisableAutoGenTag = true // it would name the day of the build
 	header := &doc.GenManHeader{Title: "GPUHOST", Section: "8", Source: "gpuhost", Manual: "gpuhost"}
 	if err := doc.GenManTree(tree, header, out); err != nil {
