@@ -29,7 +29,7 @@ func write(out string) error {
 	}
 	tree := cli.Tree()
 	tree.InitDefaultCompletionCmd() // cobra adds it only when it runs
-	tree.DisableAutoGenTag = true // it would name the day of the build
+	tree.DisableAutoGenTag = true   // it would name the day of the build
 	header := &doc.GenManHeader{Title: "GPUHOST", Section: "8", Source: "gpuhost", Manual: "gpuhost"}
 	if err := doc.GenManTree(tree, header, out); err != nil {
 		return fmt.Errorf("write manual pages: %w", err)
