@@ -43,7 +43,10 @@ func TestAgentKilledNoTenantNotices(t *testing.T) {
 	})
 	t.Run("containerd", func(t *testing.T) {
 		h.killContainerd()
-		h.expect(0, "status")
+		// The API answers; that containerd is away, if it still is, makes it a 3.
+		if out := h.gpuhost("status"); out.code != 0 && out.code != 3 {
+			t.Errorf("status without containerd: %s", out)
+		}
 		undisturbed(t)
 		h.run("acme", "later", nil, "sh", "-c", "trap 'exit 0' TERM; sleep 1000000 & wait")
 		h.settled()
