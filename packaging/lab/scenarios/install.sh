@@ -6,7 +6,7 @@ install -d /etc/systemd/system/gpuhost.service.d
 printf '[Service]\nExecStart=\nExecStart=/usr/bin/gpuhost agent --sim dgx-h100\n' >/etc/systemd/system/gpuhost.service.d/simulate.conf
 
 ## apt installs them
-apt-get install -qq -y $lab/packages/*.deb
+apt-get install -qq -y -o Dpkg::Use-Pty=0 $lab/packages/*.deb
 
 ## the service is ready
 systemctl is-active gpuhost gpuhost-containerd gpuhost-tenants

@@ -2,6 +2,7 @@
 # types stands in the step, what only a test needs stands here.
 
 lab=/opt/lab
+export DEBIAN_FRONTEND=noninteractive
 image=oci-archive:$lab/busybox.tar
 
 trap 'echo "line $LINENO: failed: $BASH_COMMAND"' ERR

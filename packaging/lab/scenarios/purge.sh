@@ -13,7 +13,7 @@ test -s /etc/gpuhost/gpuhost.toml
 running
 
 ## installed again, the instance comes back
-apt-get install -qq -y $lab/packages/*.deb
+apt-get install -qq -y -o Dpkg::Use-Pty=0 $lab/packages/*.deb
 eventually 120 gpuhost wait --for=phase=Running --timeout 1s acme/last
 
 ## they are purged: nothing is left
