@@ -98,7 +98,7 @@ func isDevice(st unix.Stat_t, node canary.Node) bool {
 
 // cloneArgs is struct clone_args of clone3(2).
 type cloneArgs struct {
-	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
+	flags, pidfd, _, _, exitSignal, _, _, _, _, _, cgroup uint64
 }
 
 // run has a child of this process do the script inside the cgroup and waits for
