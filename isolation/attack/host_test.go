@@ -212,7 +212,7 @@ func (h *host) exec(l isolation.Lease, args ...string) string {
 	ctx := h.t.Context()
 	process, err := h.client.Exec(ctx, l.Tenant, l.UID, runtime.ExecOptions{ID: "e" + filepath.Base(filepath.Dir(out)), Args: args, Stdout: out, Stderr: out})
 	must(h.t, err)
-	_, err = process.Start(ctx)
+	_, err = process.Start(ctx, time.Minute)
 	must(h.t, err)
 	_, err = process.Wait(ctx)
 	must(h.t, err)
