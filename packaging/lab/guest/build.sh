@@ -23,30 +23,34 @@ packages=(
 )
 
 # Nobody reads them in the guest, and they are half of the files.
-unread=(/usr/share/doc/* /usr/share/man/* /usr/share/locale/* /usr/share/info/*)
+unread=('/usr/share/doc/*' '/usr/share/man/*' '/usr/share/locale/*')
 
 # Without them the initrd holds a driver for every disk there is, and takes
 # longer to unpack than the system to start.
 initrd_modules='virtio_pci virtio_blk ext4 crc32c_generic'
 
+# No update comes by itself into a machine without a network, and no disk grows old.
+idle=(
+	apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer
+	e2scrub_all.timer e2scrub_reap.service fstrim.timer
+)
+
 stamp() { (cd "$here" && find build.sh files -type f | LC_ALL=C sort | xargs sha256sum) | sha256sum; }
 
 bootstrap() {
-	local options=(--aptopt='APT::Install-Recommends "false"' --dpkgopt=force-unsafe-io)
+	local path options=(--aptopt='APT::Install-Recommends "false"' --dpkgopt=force-unsafe-io)
 	for path in "${unread[@]}"; do
 		options+=(--dpkgopt="path-exclude=$path")
 	done
-	mmdebstrap --quiet --variant=minbase --include="$(IFS=, && echo "${packages[*]}")" "${options[@]}" \
+	mmdebstrap --variant=minbase --include="$(IFS=, && echo "${packages[*]}")" "${options[@]}" \
 		--essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d"' \
 		--essential-hook='echo MODULES=list >"$1/etc/initramfs-tools/conf.d/lab"' \
 		--essential-hook="printf '%s\n' $initrd_modules >\"\$1/etc/initramfs-tools/modules\"" \
 		--customize-hook="copy-in $here/files/etc /" \
 		--customize-hook='systemctl --root="$1" enable lab-outside.service lab-driver.service' \
+		--customize-hook="systemctl --root=\"\$1\" mask ${idle[*]}" \
 		--customize-hook='chroot "$1" passwd --delete root' \
 		bookworm "$1" "$mirror"
-	# No update comes by itself into a machine that has no network, and no disk grows old.
-	systemctl --root="$1" --quiet mask \
-		apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer
 }
 
 # unpack_kernel FILE: the kernel itself, which qemu starts as well (PVH). The guest
@@ -66,7 +70,11 @@ echo 'building the guest image (a few minutes, once)' >&2
 rm -rf "${out:?}"/* "$out/.stamp"
 tree=$(mktemp -d "$out/tree.XXXXXX")
 trap 'rm -rf "$tree"' EXIT
-bootstrap "$tree"
+chmod 755 "$tree"
+if ! bootstrap "$tree" >"$out/build.log" 2>&1; then
+	tail -n 40 "$out/build.log" >&2
+	exit 1
+fi
 unpack_kernel "$tree"/boot/vmlinuz-* >"$out/vmlinux"
 cp "$tree"/boot/initrd.img-* "$out/initrd"
 mke2fs -q -t ext4 -L gpuhost-guest -d "$tree" "$out/root.img" 4G

@@ -27,7 +27,7 @@ grep -v 'max 0' "$(cgroup globex/busy)/pids.events"
 gpuhost exec acme/steady -- echo "the bystander's exec works"
 
 ## memory: what takes too much is killed as a whole, and says why
-gpuhost run --tenant globex --name greedy --memory 64MiB --restart never $image -- sh -c 'sleep 1000 & tail /dev/zero'
+gpuhost run --tenant globex --name greedy --cpus 0.2 --memory 64MiB --restart never $image -- sh -c 'sleep 1000 & tail /dev/zero'
 eventually 60 gpuhost wait --for=phase=Failed --timeout 1s globex/greedy
 gpuhost describe instance globex/greedy | tee /root/greedy
 grep -i 'out of memory' /root/greedy
@@ -39,7 +39,7 @@ grep -i 'out of memory' /root/greedy
 gpuhost audit acme/steady
 
 ## an instance that may restart comes back after it ran out of memory
-gpuhost run --tenant globex --name again --memory 64MiB --restart on-failure --no-wait $image -- sh -c '[ -e /tried ] && exec sleep 1000000; touch /tried; tail /dev/zero'
+gpuhost run --tenant globex --name again --cpus 0.2 --memory 64MiB --restart on-failure --no-wait $image -- sh -c '[ -e /tried ] && exec sleep 1000000; touch /tried; tail /dev/zero'
 again() { [ "$(instance globex/again restarts)" = 1 ] && [ "$(instance globex/again phase)" = Running ]; }
 eventually 90 again
 
