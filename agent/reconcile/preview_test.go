@@ -23,17 +23,21 @@ func stepsOf(planned []Planned, err error) []string {
 	if err != nil {
 		return []string{"error: " + err.Error()}
 	}
-	var out, uids []string
+	var names []string // of newcomers, whose uids are drawn anew each time
 	for _, p := range planned {
 		if p.Before == nil {
-			uids = append(uids, string(p.Object.Metadata.UID), "the new "+p.Object.Ref().String())
-		}
-		for _, s := range p.Plan.Steps {
-			out = append(out, string(s.ID)+": "+s.Why)
+			names = append(names, string(p.Object.Metadata.UID), "the new "+p.Object.Ref().String())
 		}
 	}
-	for i := range out {
-		out[i] = strings.NewReplacer(uids...).Replace(out[i])
+	var out []string
+	for _, p := range planned {
+		for _, s := range p.Plan.Steps {
+			text := string(s.ID)
+			if len(names) == 0 { // what a reason names, and where it stops, follows the order of uids
+				text += ": " + s.Why
+			}
+			out = append(out, strings.NewReplacer(names...).Replace(text))
+		}
 	}
 	slices.Sort(out)
 	return out
