@@ -22,7 +22,7 @@ go_build := go build -trimpath -buildvcs=auto -ldflags '-X main.version=$(versio
 TESTFLAGS ?=
 FUZZTIME ?= 30s
 BENCH ?= .
-ARCH ?= amd64 arm64
+ARCH ?= amd64
 
 .PHONY: help deps build runtime test test-pure test-host lab demo bench fuzz cover man lint vuln packages repo lint-packages reproduce clean
 
@@ -86,7 +86,7 @@ man: ## write man pages and shell completions into build/
 	@mkdir -p build/completions
 	@for shell in bash zsh fish; do go run . completion $$shell >build/completions/gpuhost.$$shell; done
 
-packages: ## make deb and rpm below build/packages/out (ARCH="amd64 arm64")
+packages: ## make deb and rpm below build/packages/out (ARCH="amd64 arm64" for both)
 	@packaging/bootstrap.sh build
 	@for arch in $(ARCH); do packaging/nfpm/build.sh $$arch build/packages/out; done
 
