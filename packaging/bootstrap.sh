@@ -42,6 +42,7 @@ check_test() {
 	need nftables command -v nft
 	need iproute2 command -v ip
 	need util-linux command -v unshare
+	need systemd command -v systemd-analyze
 }
 
 check_lab() {
