@@ -38,7 +38,7 @@ idle=(
 stamp() { (cd "$here" && find build.sh files -type f | LC_ALL=C sort | xargs sha256sum) | sha256sum; }
 
 bootstrap() {
-	local path options=(--aptopt='APT::Install-Recommends "false"' --dpkgopt=force-unsafe-io)
+	local path options=(--aptopt='APT::Install-Recommends "false"')
 	for path in "${unread[@]}"; do
 		options+=(--dpkgopt="path-exclude=$path")
 	done
@@ -62,20 +62,29 @@ unpack_kernel() {
 	xz --decompress --stdout --single-stream < <(tail -c "+$((offset + 1))" "$1")
 }
 
+build() {
+	local tree=/mnt
+	# In memory: a package manager asks for every file to be on the disk before the next.
+	mount -t tmpfs -o size=2G,mode=755 gpuhost-guest "$tree"
+	if ! bootstrap "$tree" >"$out/build.log" 2>&1; then
+		tail -n 40 "$out/build.log" >&2
+		return 1
+	fi
+	unpack_kernel "$tree"/boot/vmlinuz-* >"$out/vmlinux"
+	cp "$tree"/boot/initrd.img-* "$out/initrd"
+	mke2fs -q -t ext4 -L gpuhost-guest -d "$tree" "$out/root.img" 4G
+}
+
 want=$(stamp)
 if [[ -f $out/.stamp && $(<"$out/.stamp") == "$want" ]]; then
 	exit 0
 fi
-echo 'building the guest image (a few minutes, once)' >&2
-rm -rf "${out:?}"/* "$out/.stamp"
-tree=$(mktemp -d "$out/tree.XXXXXX")
-trap 'rm -rf "$tree"' EXIT
-chmod 755 "$tree"
-if ! bootstrap "$tree" >"$out/build.log" 2>&1; then
-	tail -n 40 "$out/build.log" >&2
-	exit 1
+# All mounts, those of the tree's /proc and /dev too, end with a namespace of their own:
+# nothing is left of a build that is killed, and nothing has to be removed.
+if [[ -z ${GPUHOST_GUEST_INSIDE-} ]]; then
+	echo 'building the guest image (a few minutes, once)' >&2
+	GPUHOST_GUEST_INSIDE=1 exec unshare --mount --propagation private "$0" "$out"
 fi
-unpack_kernel "$tree"/boot/vmlinuz-* >"$out/vmlinux"
-cp "$tree"/boot/initrd.img-* "$out/initrd"
-mke2fs -q -t ext4 -L gpuhost-guest -d "$tree" "$out/root.img" 4G
+rm -f "$out"/{root.img,vmlinux,initrd,build.log,.stamp}
+build
 echo "$want" >"$out/.stamp"
