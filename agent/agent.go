@@ -131,15 +131,6 @@ func together(ctx context.Context, tasks []task) error {
 	return group.Wait()
 }
 
-// announce tells the service manager that the API answers.
-func (h *host) announce(ctx context.Context) error {
-	if err := notify.Ready(); err != nil {
-		return err
-	}
-	<-ctx.Done()
-	return notify.Stopping()
-}
-
 // every calls f at once and then after each interval, until ctx ends. Missed
 // beats are not made up for.
 func every(ctx context.Context, interval time.Duration, f func(context.Context)) error {

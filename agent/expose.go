@@ -73,12 +73,16 @@ func (h *host) backend() api.Backend {
 		},
 		Images:  service.Images{Loop: h.loop, Store: h.store, Runtime: h.runtime, Secrets: secrets{h.store}},
 		History: service.History{Loop: h.loop, Store: h.store},
-		Host: service.Host{
-			Loop: h.loop, Store: h.store, Settings: h.settings, ReadFiles: h.reload, Simulator: h.simulator(), Samples: h.samples.get, Controls: h.readControls, Parts: h.parts, Checks: h.doctor,
-			Facts: service.HostFacts{
-				HostID: h.id, Version: h.options.Version, Sim: h.options.Sim, Started: h.started,
-				CPUs: h.cpus, Memory: h.memory,
-			},
+		Host:    h.hostService(),
+	}
+}
+
+func (h *host) hostService() service.Host {
+	return service.Host{
+		Loop: h.loop, Store: h.store, Settings: h.settings, ReadFiles: h.reload, Simulator: h.simulator(), Samples: h.samples.get, Controls: h.readControls, Parts: h.parts, Checks: h.doctor,
+		Facts: service.HostFacts{
+			HostID: h.id, Version: h.options.Version, Sim: h.options.Sim, Started: h.started,
+			CPUs: h.cpus, Memory: h.memory,
 		},
 	}
 }

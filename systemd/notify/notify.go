@@ -5,6 +5,8 @@ package notify
 import (
 	"context"
 	"fmt"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -17,8 +19,12 @@ func Ready() error { return send(daemon.SdNotifyReady) }
 // Stopping says that the agent ends by itself.
 func Stopping() error { return send(daemon.SdNotifyStopping) }
 
-// Status sets the one line that `systemctl status` shows.
-func Status(line string) error { return send("STATUS=" + line) }
+// Managed says whether there is a service manager that listens.
+func Managed() bool { return os.Getenv("NOTIFY_SOCKET") != "" }
+
+// Status sets the one line that `systemctl status` shows. What follows a line break
+// would be another message to the manager, so there is none.
+func Status(line string) error { return send("STATUS=" + strings.ReplaceAll(line, "\n", " ")) }
 
 func send(state string) error {
 	if _, err := daemon.SdNotify(false, state); err != nil {

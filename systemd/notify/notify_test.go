@@ -39,6 +39,7 @@ func TestStatesReachTheManager(t *testing.T) {
 		{Ready, "READY=1"},
 		{Stopping, "STOPPING=1"},
 		{func() error { return Status("2 instances running") }, "STATUS=2 instances running"},
+		{func() error { return Status("a\nMAINPID=1") }, "STATUS=a MAINPID=1"},
 	} {
 		if err := row.send(); err != nil {
 			t.Fatal(err)
