@@ -31,11 +31,13 @@ build() { CGO_ENABLED=0 GOARCH=$arch go build -trimpath -ldflags "$ldflags" -o "
 # run runs a command of this repository, compiled as build does, so that the packages
 # it shares with the programs are compiled once.
 run() { CGO_ENABLED=0 go run -trimpath -ldflags "$ldflags" "$@"; }
-# nvml-helper opens NVIDIA's library while it runs and so needs the C library. What
-# NVIDIA's header calls deprecated is go-nvml's to leave.
+# nvml-helper opens NVIDIA's library while it runs and so needs the C library. Its calls
+# into that library are bound when they are made (lazy): bound at the start, they would
+# end a helper on every host, because no driver has them all. What NVIDIA's header
+# calls deprecated is go-nvml's to leave.
 build_cgo() {
 	CGO_ENABLED=1 CGO_CFLAGS='-O2 -Wno-deprecated-declarations' GOARCH=$arch "${cross[@]}" go build -trimpath -buildmode=pie \
-		-ldflags "$ldflags -extldflags '-Wl,--build-id=none,-z,now'" -o "$stage/bin/$1" "$2"
+		-ldflags "$ldflags -extldflags '-Wl,--build-id=none,-z,lazy'" -o "$stage/bin/$1" "$2"
 }
 
 build_binaries() {
