@@ -35,7 +35,7 @@ func TestAllocate(t *testing.T) {
 			why: "2 of 7 free: NVLink ×4 between all, NUMA node 0"},
 		{name: "one takes the widow, not half a pair", host: "nvlink-pairs", ledger: ".....a..", want: "....Na..", request: drivers.Request{Count: 1}},
 		{name: "three: a pair and a neighbour on its node", host: "nvlink-pairs", ledger: "a.......", want: "aNNN....", request: drivers.Request{Count: 3}},
-		{name: "an operator asks", host: "nvlink-pairs", ledger: ".a...ZZ.", want: "", request: drivers.Request{Count: 7, Names: true}, why: "5 of this host's GPUs free, 1 held by acme/a, 2 held by other/z"},
+		{name: "an operator asks", host: "nvlink-pairs", ledger: ".a...ZZ.", want: "", request: drivers.Request{Count: 7, Names: true}, why: "5 of this host's GPUs free, 1 held by acme/a, 2 held by zeta/Z"},
 		{name: "seven of six", host: "nvlink-pairs", ledger: ".a.....a", want: "", request: drivers.Request{Count: 7}, why: "6 of this host's GPUs free, 2 held by acme/a"},
 		{name: "what is held is kept", host: "nvlink-pairs", ledger: ".....n..", want: "....NN..", request: drivers.Request{Count: 2},
 			why: "1 of 7 free, 1 held already: NVLink ×4 between all, NUMA node 1"},

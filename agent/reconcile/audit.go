@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -85,7 +86,7 @@ func (l *Loop) auditHeld(ctx context.Context, uid spec.UID, read AuditRead, pati
 	}
 	controls, err := read(ctx, Audited{Object: o, Lease: v.lease})
 	if err != nil {
-		return nil, l.unlessEnded(ctx, v, w, err)
+		return nil, cmp.Or(l.unlessItRuns(ctx, v, w), err)
 	}
 	guarded, err := l.guarded(ctx, o, func(key string, f func(context.Context) error) error {
 		return l.lanes.within(ctx, key, patience, f)
@@ -93,17 +94,24 @@ func (l *Loop) auditHeld(ctx context.Context, uid spec.UID, read AuditRead, pati
 	if errors.Is(err, errBusy) {
 		err = errUnknown
 	}
-	return append(controls, guarded...), err
+	controls = append(controls, guarded...)
+	if !passed(controls) {
+		if ended := l.unlessItRuns(ctx, v, w); ended != nil {
+			return nil, ended
+		}
+	}
+	return controls, err
 }
 
-// unlessEnded is why an audit came to nothing: a conflict where the instance does not
-// run. Only then is it looked at in whole, which costs as much as the audit.
-func (l *Loop) unlessEnded(ctx context.Context, v *view, w world, failed error) error {
+// unlessItRuns is why an audit that found something, or came to nothing, says nothing:
+// a task that has ended, or that waits for its start, is no finding. Only then is the
+// instance looked at in whole, which costs as much as the audit.
+func (l *Loop) unlessItRuns(ctx context.Context, v *view, w world) error {
 	if err := l.observe(ctx, v, w); err != nil {
-		return errors.Join(failed, err)
+		return err
 	}
 	if v.decision.want == isolation.WantRunning && v.have.Running() {
-		return failed
+		return nil
 	}
 	return fault.New(fault.Conflict, "audit "+v.object.Ref().String(), "it does not run")
 }

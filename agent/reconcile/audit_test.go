@@ -10,6 +10,7 @@ import (
 
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
+	"github.com/gpuhost/gpuhost/isolation"
 )
 
 // A job that ends during its audit has done nothing: it is restarted, not fenced.
@@ -34,6 +35,28 @@ func TestTheEndOfATaskInItsAuditFencesNobody(t *testing.T) {
 		settle()
 		if got := b.get("a").Status; got.Phase != spec.PhaseRunning || got.Instance.Restarts != 1 {
 			t.Errorf("afterwards: %s with %d restarts", got.Phase, got.Instance.Restarts)
+		}
+	})
+}
+
+// A task that waits for its start has no link yet and is no finding: its lane audits
+// it when it has. After a restart of the agent nobody knows that it waits.
+func TestATaskThatWaitsForItsStartIsNoFinding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run()
+		defer b.halt()
+		b.write(instance("a", 1))
+		settle()
+		o := b.get("a")
+		b.mu.Lock()
+		b.containers[o.Metadata.UID].Container.Task.Status = isolation.TaskCreated
+		b.mu.Unlock()
+		controls, err := b.loop.auditAtRest(t.Context(), o, func(context.Context, Audited) ([]spec.Control, error) {
+			return []spec.Control{{ID: "N2", Found: "missing"}}, nil
+		})
+		if !fault.Is(err, fault.Conflict) || len(controls) > 0 {
+			t.Errorf("auditAtRest = %v, %v", controls, err)
 		}
 	})
 }

@@ -194,7 +194,7 @@ func TestPreviewIsWhatHappensAndConvergesToNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, c := range ch {
-			if c.Object.Kind != spec.KindInstance {
+			if c.Object.Kind != spec.KindInstance && c.Object.Kind != spec.KindNetwork { // whose lane may come first
 				continue
 			}
 			for _, s := range c.Steps {
