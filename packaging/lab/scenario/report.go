@@ -21,6 +21,8 @@ type Report struct {
 	Verbose bool      // show the output of steps that pass, too
 
 	begin          time.Time
+	note           string // what happened within a step, said after it
+	inStep         bool
 	passed, failed int
 }
 
@@ -39,13 +41,21 @@ func (r *Report) scenario(s *Scenario, value string) {
 }
 
 func (r *Report) booted(hello *wire.Hello, took time.Duration) {
-	fmt.Fprintf(r.Out, "   (booted Linux %s in %.1fs, driver up %.1fs after the kernel began)\n", hello.Kernel, took.Seconds(), hello.Uptime.Seconds())
+	r.note = fmt.Sprintf("   (booted Linux %s in %.1fs, driver up %.1fs after the kernel began)\n", hello.Kernel, took.Seconds(), hello.Uptime.Seconds())
+	if !r.inStep {
+		r.sayNote()
+	}
+}
+
+func (r *Report) sayNote() {
+	fmt.Fprint(r.Out, r.note)
+	r.note = ""
 }
 
 func (r *Report) step(s *Step, journalPath string) journal {
 	fmt.Fprintf(r.Out, "   %-60s ", s.Name)
 	fmt.Fprintf(r.Live, "\n## %s\n", s.Name)
-	r.begin = time.Now()
+	r.begin, r.inStep = time.Now(), true
 	j := journal{path: journalPath}
 	if info, err := os.Stat(journalPath); err == nil {
 		j.offset = info.Size()
@@ -55,6 +65,8 @@ func (r *Report) step(s *Step, journalPath string) journal {
 
 func (r *Report) result(err error, out []byte, j journal) {
 	took := time.Since(r.begin).Seconds()
+	r.inStep = false
+	defer r.sayNote()
 	if err == nil {
 		r.passed++
 		fmt.Fprintf(r.Out, "ok %6.1fs\n", took)

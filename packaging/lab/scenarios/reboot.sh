@@ -6,7 +6,7 @@
 host reboot
 
 ## the agent is ready
-systemctl is-active gpuhost
+eventually 60 systemctl is-active gpuhost
 eventually 120 gpuhost status
 
 ## b, which always restarts, is back and answers; a, which never does, is not

@@ -27,7 +27,8 @@ undisturbed
 systemctl daemon-reload
 counted_on
 undisturbed
-gpuhost exec acme/a -- sh -c 'true < /dev/nvidia0' 2>&1 | grep 'No such device or address' # the open was let through
+# No driver stands behind a simulated GPU: this is the open that was let through.
+{ gpuhost exec acme/a -- sh -c 'true < /dev/nvidia0' 2>&1 || true; } | grep 'No such device or address'
 
 ## both at once
 pkill -9 -x containerd
