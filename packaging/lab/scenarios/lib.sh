@@ -73,8 +73,10 @@ undisturbed() { [ "$(process acme/a && process globex/b)" = "$(</root/both)" ]; 
 # running fails where a process, cgroup, mount, namespace, table or link of the
 # agent is left.
 running() {
-	{
-		pgrep -l 'gpuhost|warden|containerd|nvml|holder'
+	(
+		set +e
+		trap - ERR
+		pgrep -af '/libexec/gpuhost/|/bin/gpuhost'
 		find /sys/fs/cgroup -path '*gpuhost*' -type d
 		grep gpuhost /proc/mounts | grep -v /opt/lab
 		ip netns list | grep -v '^outside'
@@ -82,7 +84,7 @@ running() {
 		nft list tables
 		find /run/gpuhost 2>/dev/null
 		true
-	} | tee /root/running
+	) | tee /root/running
 	[ ! -s /root/running ] || fail "left of the agent: $(wc -l </root/running) things"
 }
 

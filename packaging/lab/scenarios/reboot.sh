@@ -16,6 +16,7 @@ gpuhost get instances -o wide
 [ "$(instance acme/a phase)" != Running ]
 gpuhost audit globex/b
 
-## b's GPUs went through hand-over before it got GPUs again
-gpuhost events | tee /root/events | grep -i 'hand-over\|drain\|scrub\|Free' | tail -n 20
+## every GPU was proved clean in this boot before anybody got one
+journalctl -b -u gpuhost -o cat --no-pager | grep -o 'verb=\(free\|assign\) object=[^ ]*' | tee /root/verbs
+[ "$(grep -c verb=free /root/verbs)" = 8 ]
 gpuhost gpu list

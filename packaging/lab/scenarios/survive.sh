@@ -28,7 +28,9 @@ systemctl daemon-reload
 counted_on
 undisturbed
 # No driver stands behind a simulated GPU: this is the open that was let through.
-{ gpuhost exec acme/a -- sh -c 'true < /dev/nvidia0' 2>&1 || true; } | grep 'No such device or address'
+gpuhost exec acme/a -- sh -c 'true < /dev/nvidia0' >/root/opened 2>&1 || true
+cat /root/opened
+grep 'No such device or address' /root/opened
 
 ## both at once
 pkill -9 -x containerd
