@@ -28,7 +28,7 @@ systemctl daemon-reload
 counted_on
 undisturbed
 # No driver stands behind a simulated GPU: this is the open that was let through.
-gpuhost exec acme/a -- sh -c 'true < /dev/nvidia0' >/root/opened 2>&1 || true
+gpuhost exec acme/a -- sh -c 'true < $(ls -d /dev/nvidia[0-9]* | head -n 1)' >/root/opened 2>&1 || true
 cat /root/opened
 grep 'No such device or address' /root/opened
 
