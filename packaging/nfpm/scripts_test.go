@@ -132,7 +132,7 @@ func TestUpgradesLeaveTenantsAlone(t *testing.T) {
 
 // TestRemoval ends tenants before the agent's last word, which needs containerd.
 func TestRemoval(t *testing.T) {
-	const want = "systemctl stop gpuhost.service gpuhost-tenants.service\ngpuhost agent --remove --yes\nsystemctl stop gpuhost-containerd.service\n"
+	const want = "systemctl stop gpuhost.service gpuhost-tenants.service\ngpuhost agent --remove --yes\nsystemctl stop gpuhost-containerd.service gpuhost.slice\n"
 	for name, args := range map[string][]string{"gpuhost.prerm": {"remove"}, "gpuhost.preun": {"0"}} {
 		if calls, told, ok := run(t, host(t, nil), name, args...); !ok || !strings.HasPrefix(calls, want) {
 			t.Errorf("%s: %v\n%s%s", name, ok, calls, told)

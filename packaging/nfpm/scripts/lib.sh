@@ -51,5 +51,5 @@ take_off() {
 	if ! gpuhost agent --remove --yes; then
 		say "warning: not everything of gpuhost was taken off this host; a reboot does"
 	fi
-	systemctl stop gpuhost-containerd.service
+	systemctl stop gpuhost-containerd.service gpuhost.slice
 }
