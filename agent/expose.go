@@ -79,7 +79,8 @@ func (h *host) backend() api.Backend {
 
 func (h *host) hostService() service.Host {
 	return service.Host{
-		Loop: h.loop, Store: h.store, Settings: h.settings, ReadFiles: h.reload, Simulator: h.simulator(), Samples: h.samples.get, Controls: h.readControls, Parts: h.parts, Checks: h.doctor,
+		Loop: h.loop, Store: h.store, Settings: h.settings, ReadFiles: h.reload, Simulator: h.simulator(),
+		Samples: h.samples.get, Controls: h.readControls, Parts: h.parts, Checks: h.doctor,
 		Facts: service.HostFacts{
 			HostID: h.id, Version: h.options.Version, Sim: h.options.Sim, Started: h.started,
 			CPUs: h.cpus, Memory: h.memory,

@@ -189,6 +189,7 @@ func (h *host) openIsolation(context.Context) error {
 	}
 	wardens := int(h.config.UIDs.Wardens)
 	h.launcher = launch.New(launch.Config{Paths: h.layout, UID: wardens, GID: wardens})
+	h.closing(h.launcher.Close)
 	return nil
 }
 

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/gpuhost/gpuhost/agent/spec"
@@ -79,17 +78,12 @@ func clientPorts(proc string) (spec.PortRange, error) {
 	if err != nil {
 		return spec.PortRange{}, fmt.Errorf("read the range of clients' ports: %w", err)
 	}
-	fields := strings.Fields(string(text))
-	if len(fields) != 2 {
-		return spec.PortRange{}, fmt.Errorf("read the range of clients' ports: %q", text)
-	}
-	from, err := strconv.ParseUint(fields[0], 10, 16)
+	ranges, err := spec.ParsePorts(strings.Join(strings.Fields(string(text)), "-"))
 	if err != nil {
 		return spec.PortRange{}, fmt.Errorf("read the range of clients' ports: %w", err)
 	}
-	to, err := strconv.ParseUint(fields[1], 10, 16)
-	if err != nil {
-		return spec.PortRange{}, fmt.Errorf("read the range of clients' ports: %w", err)
+	if len(ranges) != 1 {
+		return spec.PortRange{}, fmt.Errorf("read the range of clients' ports: %q is not one", text)
 	}
-	return spec.PortRange{First: uint16(from), Last: uint16(to)}, nil
+	return ranges[0], nil
 }

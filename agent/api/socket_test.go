@@ -20,6 +20,7 @@ import (
 	"github.com/gpuhost/gpuhost/agent/api/apitest"
 	"github.com/gpuhost/gpuhost/agent/client"
 	"github.com/gpuhost/gpuhost/agent/fault"
+	"github.com/gpuhost/gpuhost/packaging/lab/hosttest"
 )
 
 func TestListenReplacesWhatADeadAgentLeft(t *testing.T) {
@@ -220,15 +221,10 @@ func answers(conn net.Conn) bool {
 	return err == nil
 }
 
-// needRoot passes over a test that connects as other users where it may not; in CI
-// that is an error.
+// needRoot passes over a test that connects as other users where it may not.
 func needRoot(t *testing.T) {
 	t.Helper()
-	switch {
-	case os.Geteuid() == 0:
-	case os.Getenv("CI") == "true":
-		t.Fatal("needs root to connect as other users")
-	default:
-		t.Skip("needs root to connect as other users")
+	if os.Geteuid() != 0 {
+		hosttest.Missing(t, "needs root to connect as other users")
 	}
 }

@@ -15,10 +15,7 @@ import (
 
 // A job that ends during its audit has done nothing: it is restarted, not fenced.
 func TestTheEndOfATaskInItsAuditFencesNobody(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		o := instance("a", 1)
 		o.Spec.(*spec.InstanceSpec).Restart = spec.RestartAlways
 		b.write(o)
@@ -42,10 +39,7 @@ func TestTheEndOfATaskInItsAuditFencesNobody(t *testing.T) {
 // A task that waits for its start has no link yet and is no finding: its lane audits
 // it when it has. After a restart of the agent nobody knows that it waits.
 func TestATaskThatWaitsForItsStartIsNoFinding(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		b.write(instance("a", 1))
 		settle()
 		o := b.get("a")
@@ -64,10 +58,7 @@ func TestATaskThatWaitsForItsStartIsNoFinding(t *testing.T) {
 // An instance of which a control could not be looked at is told of where problems
 // are, not in the log alone, looked at again soon, and not fenced.
 func TestWhatCouldNotBeLookedAtIsAProblem(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		b.write(instance("a", 1))
 		settle()
 		var tries atomic.Int32
@@ -99,10 +90,7 @@ func TestWhatCouldNotBeLookedAtIsAProblem(t *testing.T) {
 
 // What is not to run any more is no problem of the audit's.
 func TestAnAuditsProblemEndsWithItsInstance(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		b.write(instance("a", 1))
 		settle()
 		b.rounds(t, time.Hour, func(context.Context, Audited) ([]spec.Control, error) {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
@@ -362,6 +363,17 @@ func newBench(t *testing.T) *bench {
 	b := &bench{pretend: newPretend(), t: t, store: s}
 	t.Cleanup(func() { b.halt(); _ = s.Close() })
 	return b
+}
+
+// onBench runs f in a bubble of its own time, with an agent on an empty host.
+func onBench(t *testing.T, f func(t *testing.T, b *bench)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run()
+		defer b.halt()
+		f(t, b)
+	})
 }
 
 // run starts a new agent's loop on the host.

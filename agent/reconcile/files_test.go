@@ -3,7 +3,6 @@ package reconcile
 import (
 	"strings"
 	"testing"
-	"testing/synctest"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
@@ -13,10 +12,7 @@ import (
 func TestOneReloadReplacesAnInstanceOnAFullHost(t *testing.T) {
 	one, all := 1, 8
 	quota := &spec.Object{Kind: spec.KindTenant, Metadata: spec.Metadata{Name: "acme"}, Spec: &spec.TenantSpec{Quota: spec.QuotaSpec{Instances: &one, GPUs: &all}}}
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		settle()
 		if err := b.loop.WriteFiles(t.Context(), []*spec.Object{quota, instance("old", 8)}); err != nil {
 			t.Fatal(err)
@@ -48,10 +44,7 @@ func TestWhatFilesDropAndOthersStandOnStays(t *testing.T) {
 	inner := &spec.Object{Kind: spec.KindSecurityGroup, Metadata: spec.Metadata{Tenant: "acme", Name: "inner"}, Spec: &spec.SecurityGroupSpec{
 		Ingress: []spec.Rule{{Action: "accept", Protocol: "all", Remote: "sg:web"}},
 	}}
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		settle()
 		if err := b.loop.WriteFiles(t.Context(), []*spec.Object{group, inner, instance("a", 1)}); err != nil {
 			t.Fatal(err)

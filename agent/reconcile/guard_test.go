@@ -3,7 +3,6 @@ package reconcile
 import (
 	"errors"
 	"testing"
-	"testing/synctest"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/spec"
@@ -20,10 +19,7 @@ func (b *bench) set(change func(p *pretend)) {
 // An instance starts only once the host's own table keeps it from the host and its
 // networks. What others cannot publish does not matter.
 func TestAStartWaitsForTheHostsTable(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		settle()
 		b.set(func(p *pretend) { p.noGuard = fault.New(fault.Temporary, "load the host's table", "not now") })
 		b.write(instance("a", 0))
@@ -46,10 +42,7 @@ func TestAStartWaitsForTheHostsTable(t *testing.T) {
 // The host's table is among the controls of every instance; one that somebody
 // flushed is brought back and proved again.
 func TestTheHostsTableIsProvedWithEachInstance(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		b.write(instance("a", 0))
 		settle()
 		b.set(func(p *pretend) { p.guarded = nil })
@@ -66,10 +59,7 @@ func TestTheHostsTableIsProvedWithEachInstance(t *testing.T) {
 
 // What cannot be compiled any more still has its link guarded.
 func TestAVPCInTroubleStaysGuarded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		b.write(instance("a", 0))
 		settle()
 		vpc, err := b.store.Get(spec.Ref{Kind: spec.KindNetwork, Tenant: "acme", Name: "default"})

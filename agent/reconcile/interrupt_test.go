@@ -99,10 +99,7 @@ func TestNoOtherStepIsGivenUp(t *testing.T) {
 
 // A task may have ended before the run of its lane failed, whatever it failed of.
 func TestAFailedRunDoesNotClaimADeadTask(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		b.write(instance("a", 1))
 		settle()
 		o := b.get("a")

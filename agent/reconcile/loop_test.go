@@ -45,10 +45,7 @@ func (b *bench) states() map[drivers.State]int {
 }
 
 func TestLifeOfAnInstance(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		settle()
 		b.write(instance("a", 2), instance("b", 2))
 		settle()
@@ -99,10 +96,7 @@ func (b *bench) nothingLeft() {
 }
 
 func TestRestartPolicyBringsAFailedTaskBackAndLetsADoneOneRest(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		o := instance("a", 1)
 		o.Spec.(*spec.InstanceSpec).Restart = spec.RestartOnFailure
 		b.write(o)
@@ -125,10 +119,7 @@ func TestRestartPolicyBringsAFailedTaskBackAndLetsADoneOneRest(t *testing.T) {
 
 // A short run has ended before the loop looks at what it started.
 func TestRunsThatEndAtOnceAreCounted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		o := instance("a", 1)
 		o.Spec.(*spec.InstanceSpec).Restart = spec.RestartOnFailure
 		b.write(o)
@@ -149,10 +140,7 @@ func TestRunsThatEndAtOnceAreCounted(t *testing.T) {
 }
 
 func TestAFailedStepEndsTheChangeAndIsTriedAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		o := instance("a", 0)
 		b.write(o)
 		uid := b.get("a").Metadata.UID
@@ -168,10 +156,7 @@ func TestAFailedStepEndsTheChangeAndIsTriedAgain(t *testing.T) {
 
 // The same plan shown before is what is done after; a second plan is empty.
 func TestPreviewIsWhatHappensAndConvergesToNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		settle()
 		planned, err := b.loop.Preview(t.Context(), []*spec.Object{instance("a", 2)})
 		if err != nil {
@@ -314,10 +299,7 @@ func TestWhatNobodyKnowsIsTakenAway(t *testing.T) {
 }
 
 func TestFilesOwnTheirObjects(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		settle()
 		if err := b.loop.WriteFiles(t.Context(), []*spec.Object{instance("a", 1), instance("b", 1)}); err != nil {
 			t.Fatal(err)
@@ -351,10 +333,7 @@ func TestFilesOwnTheirObjects(t *testing.T) {
 }
 
 func TestWhatOthersStandOnIsKept(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		b.write(instance("a", 0))
 		settle()
 		for _, kind := range []spec.Kind{spec.KindSubnet, spec.KindNetwork, spec.KindSecurityGroup} {

@@ -229,10 +229,7 @@ func TestVerifyFindsWhatThePlanCannotKnow(t *testing.T) {
 }
 
 func TestAPlanOfAHostAtRestLooksAtNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		b.write(instance("a", 1), instance("b", 1))
 		settle()
 		before := b.looks()

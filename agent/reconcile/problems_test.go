@@ -63,10 +63,7 @@ func (b *bench) failLoad(err error) {
 }
 
 func TestARuleThatDoesNotLoadDoesNotLookClosed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		b.write(instance("a", 0), defaultGroup(opening()))
 		settle()
 		if c := b.vpcObject().Status.Conditions[0]; c.Type != "Ready" || !c.Status {
@@ -94,10 +91,7 @@ func TestARuleThatDoesNotLoadDoesNotLookClosed(t *testing.T) {
 }
 
 func TestAChangeOfRulesEndsOnceTheyAreInForce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		lab := &spec.Object{Kind: spec.KindNetwork, Metadata: spec.Metadata{Tenant: "acme", Name: "lab"}, Spec: &spec.NetworkSpec{CIDR: "10.9.0.0/16"}}
 		b.write(instance("a", 0), lab, defaultGroup(opening()))
 		settle()
@@ -146,10 +140,7 @@ func TestTasksTellOfTheirProblems(t *testing.T) {
 
 // A changed rule that is in force is counted once, and nothing else is.
 func TestChangedRulesAreCounted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		b.write(instance("a", 0), defaultGroup(opening()))
 		settle()
 		before := b.rules.Load()

@@ -95,10 +95,7 @@ func TestRoundsReachEveryInstanceWithinTheInterval(t *testing.T) {
 }
 
 func TestRoundsComeBackToWhatWasBusyOrCouldNotBeRead(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		b.write(instance("a", 0), instance("b", 0))
 		settle()
 		release := make(chan struct{})
@@ -131,10 +128,7 @@ func TestRoundsComeBackToWhatWasBusyOrCouldNotBeRead(t *testing.T) {
 
 // What only waits to run has nothing to audit, and nothing is complained of.
 func TestRoundsPassOverWhatDoesNotRun(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		b.write(instance("a", 8))
 		settle()
 		b.verb("a", "stop")
@@ -151,10 +145,7 @@ func TestRoundsPassOverWhatDoesNotRun(t *testing.T) {
 // A new interval counts from now on: nobody waits for the moment that the old one,
 // an hour long, would have given.
 func TestRoundsTakeOverANewInterval(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		b.write(instance("a", 0))
 		settle()
 		var interval atomic.Int64
@@ -178,10 +169,7 @@ func TestRoundsTakeOverANewInterval(t *testing.T) {
 // One tenant's busy network holds nobody else's audit, and of his instances what is
 // known is told; what is not is read once it can be.
 func TestABusyNetworkHoldsNobodyElsesAudit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		other := instance("z", 0)
 		other.Metadata.Tenant = "other"
 		all := []*spec.Object{other}

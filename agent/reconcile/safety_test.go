@@ -15,10 +15,7 @@ import (
 // draining its GPUs: a start waits for it instead of counting on what the ledger
 // says meanwhile.
 func TestAStartWaitsForAHandoverUnderWay(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		settle()
 		release := make(chan struct{})
 		go func() {
@@ -109,10 +106,7 @@ func TestAFenceOutlivesTheAgentAndEndsWithARestart(t *testing.T) {
 }
 
 func TestWhatAFileOwnsIsNotStoppedByHand(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		if err := b.loop.WriteFiles(t.Context(), []*spec.Object{instance("a", 0)}); err != nil {
 			t.Fatal(err)
 		}
@@ -125,10 +119,7 @@ func TestWhatAFileOwnsIsNotStoppedByHand(t *testing.T) {
 }
 
 func TestAGroupThatRulesNameIsKept(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		group := func(name, remote string) *spec.Object {
 			return &spec.Object{Kind: spec.KindSecurityGroup, Metadata: spec.Metadata{Tenant: "acme", Name: name}, Spec: &spec.SecurityGroupSpec{
 				Ingress: []spec.Rule{{Action: "accept", Protocol: "all", Remote: remote}},

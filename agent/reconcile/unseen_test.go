@@ -2,7 +2,6 @@ package reconcile
 
 import (
 	"testing"
-	"testing/synctest"
 
 	"github.com/gpuhost/gpuhost/agent/fault"
 	"github.com/gpuhost/gpuhost/agent/plan"
@@ -13,10 +12,7 @@ import (
 
 // A containerd or a kernel that does not answer says nothing about what runs.
 func TestWhatCannotBeLookedAtIsUnknown(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		b.write(instance("a", 1))
 		settle()
 		pid := b.get("a").Status.Instance.Pid
@@ -47,10 +43,7 @@ func (b *bench) setBlind(err error) {
 // An instance waits for the GPU that it gave back: what an operator does to it is
 // told to the instance at once.
 func TestTheLastHolderHearsOfAQuarantine(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.run()
-		defer b.halt()
+	onBench(t, func(t *testing.T, b *bench) {
 		b.write(instance("a", 1), instance("b", 0))
 		settle()
 		held := gpu.UUID(b.get("a").Status.Instance.GPUs[0])

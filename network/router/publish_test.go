@@ -58,6 +58,19 @@ func TestAMovedPortLeavesItsFormerOwner(t *testing.T) {
 	}
 }
 
+// newPublished is a world in which web1 of the one VPC answers on a port of the host.
+func newPublished(t *testing.T) (*world, *network.VPC) {
+	t.Helper()
+	w := newWorld(t, guardFirst)
+	v := w.vpc("vpca", 0)
+	w.endpoint(v, "web1", "10.0.1.10", "open")
+	publish(&v.Endpoints[0], &v.Endpoints[0])
+	w.converge(v.UID, v)
+	w.host([]*network.VPC{v})
+	w.serve("web1", port)
+	return w, v
+}
+
 // A port that is no longer published serves nobody, also who was connected.
 func TestAnUnpublishedPortServesNobody(t *testing.T) {
 	for name, unpublish := range map[string]func(w *world, v *network.VPC){
@@ -67,13 +80,7 @@ func TestAnUnpublishedPortServesNobody(t *testing.T) {
 		"only the VPC's":   func(w *world, v *network.VPC) { w.converge(v.UID, v) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, guardFirst)
-			v := w.vpc("vpca", 0)
-			w.endpoint(v, "web1", "10.0.1.10", "open")
-			publish(&v.Endpoints[0], &v.Endpoints[0])
-			w.converge(v.UID, v)
-			w.host([]*network.VPC{v})
-			w.serve("web1", port)
+			w, v := newPublished(t)
 			live, _, err := w.dial("internet", hostAddress, port)
 			w.must(err)
 			defer live.Close()
@@ -143,13 +150,7 @@ func TestAConnectionIsForgottenByTheNextProcess(t *testing.T) {
 // A service of the host that begins to listen on a published port is not taken over:
 // who connects meets it and no tenant. When it ends, the port is the tenant's again.
 func TestAServiceOfTheHostIsNotTakenOver(t *testing.T) {
-	w := newWorld(t, guardFirst)
-	v := w.vpc("vpca", 0)
-	w.endpoint(v, "web1", "10.0.1.10", "open")
-	publish(&v.Endpoints[0], &v.Endpoints[0])
-	w.converge(v.UID, v)
-	w.host([]*network.VPC{v})
-	w.serve("web1", port)
+	w, _ := newPublished(t)
 	before := w.connect("internet", hostAddress, port)
 	for _, address := range []string{"0.0.0.0", hostAddress} {
 		own, err := net.Listen("tcp4", net.JoinHostPort(address, "9000"))
@@ -187,13 +188,7 @@ func TestAServiceOfTheHostIsNotTakenOver(t *testing.T) {
 // What the host itself opens to its own port meets the host's service, too, once it
 // is noted.
 func TestATakenPortIsTheHosts(t *testing.T) {
-	w := newWorld(t, guardFirst)
-	v := w.vpc("vpca", 0)
-	w.endpoint(v, "web1", "10.0.1.10", "open")
-	publish(&v.Endpoints[0], &v.Endpoints[0])
-	w.converge(v.UID, v)
-	w.host([]*network.VPC{v})
-	w.serve("web1", port)
+	w, v := newPublished(t)
 	w.connect("host", hostAddress, port)
 	want := hostWant(v)
 	want.Taken = []spec.Publish{{HostPort: port, Protocol: "tcp"}}

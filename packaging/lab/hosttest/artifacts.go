@@ -78,7 +78,7 @@ func BusyboxArchive(t testing.TB, edits ...func(*ociimage.Spec)) string {
 	t.Helper()
 	const busybox = "/bin/busybox"
 	if _, err := os.Stat(busybox); err != nil {
-		missing(t, "host tier: needs busybox-static (make deps)")
+		Missing(t, "host tier: needs busybox-static (make deps)")
 	}
 	spec, err := ociimage.Busybox(busybox)
 	if err != nil {
